@@ -1,0 +1,5 @@
+//! The `pgsplit` command.
+
+fn main() -> std::process::ExitCode {
+    pgsplit::cli::main()
+}

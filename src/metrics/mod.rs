@@ -1,0 +1,1 @@
+//! Metric families (Prometheus names, base units).

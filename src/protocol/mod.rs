@@ -1,0 +1,9 @@
+//! PostgreSQL's wire protocol: frames, the messages that pgsplit reads and writes, startup
+//! packets, SQLSTATEs and limits (PostgreSQL manual, chapter "Frontend/Backend Protocol").
+//!
+//! Pure: bytes in, values out. This folder never reads a socket.
+
+pub mod limits;
+pub mod sqlstate;
+
+pub use sqlstate::SqlState;

@@ -1,0 +1,77 @@
+//! What a statement does to the session when it succeeds: read from the text only where a
+//! [`super::Traits::EFFECTS`] class says so.
+
+/// One statement's effect, in the order of the statements in the text.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Effect {
+    /// Nothing that the session tracks.
+    None,
+    /// `SET [SESSION|LOCAL] name = value`, `SET TIME ZONE`, `SET NAMES`, `SET ROLE`,
+    /// `SET SESSION AUTHORIZATION`, `RESET name`, a `set_config` of literals.
+    Set {
+        name: SessionKey,
+        value: SettingValue,
+        scope: Scope,
+    },
+    /// `SET SESSION CHARACTERISTICS AS TRANSACTION …`.
+    SessionCharacteristics(super::Begin),
+    /// `SET TRANSACTION …`.
+    SetTransaction(super::Begin),
+    ResetAll,
+    Begin(super::Begin),
+    /// COMMIT or END; PREPARE TRANSACTION ends the transaction likewise.
+    Commit {
+        chain: bool,
+    },
+    Rollback {
+        chain: bool,
+    },
+    Savepoint(Box<str>),
+    RollbackTo(Box<str>),
+    Release(Box<str>),
+    /// SQL-level PREPARE.
+    Prepare(Box<str>),
+    /// SQL-level EXECUTE.
+    Execute(Box<str>),
+    /// DEALLOCATE of one name, or of all.
+    Deallocate(Option<Box<str>>),
+    DiscardAll,
+    /// DISCARD PLANS, SEQUENCES or TEMP.
+    DiscardPart,
+    Listen,
+    /// UNLISTEN of a channel or of all.
+    Unlisten,
+    /// `DECLARE … CURSOR`; `hold` makes it outlive its transaction.
+    Declare {
+        hold: bool,
+    },
+    CloseCursor,
+    /// `SET pgsplit.key = value`; the default when `None`.
+    OwnSet {
+        key: Box<str>,
+        value: Option<Box<str>>,
+    },
+    /// `SHOW pgsplit.key`.
+    OwnShow(Box<str>),
+}
+
+/// A setting's name as PostgreSQL folds it: lower case, `timezone` for TIME ZONE,
+/// `client_encoding` for NAMES, `role`, `session_authorization`.
+pub type SessionKey = Box<str>;
+
+/// A setting's value as the statement gives it.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SettingValue {
+    /// TO DEFAULT, RESET, LOCAL (of time zones).
+    Default,
+    /// The part of the statement behind TO or `=`, as SQL that `SET name TO …` accepts again.
+    Sql(Box<str>),
+}
+
+/// How long a SET lasts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Scope {
+    Session,
+    /// To the end of the transaction.
+    Local,
+}

@@ -1,0 +1,11 @@
+//! What a query text is: lexer and fingerprint, classification, session effects, hints, the
+//! catalogue model and the class cache.
+//!
+//! Pure. `sqlparser`'s types never leave this folder, so that the parser can be replaced.
+//! Classification is total and fails safe: what can't be read is [`Class::UNKNOWN`], which goes to the primary.
+
+mod class;
+mod effect;
+
+pub use class::{Access, Begin, Class, Hint, Isolation, Kind, Lexing, Traits, Why};
+pub use effect::{Effect, Scope, SessionKey, SettingValue};
