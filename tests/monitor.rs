@@ -1,5 +1,12 @@
 //! The monitor against a real primary with two streaming replicas.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "the helpers of tests are tests"
+)]
+
 use std::{
     fs,
     net::TcpListener,

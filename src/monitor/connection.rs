@@ -2,11 +2,7 @@
 
 use std::{error::Error as _, fmt, io};
 
-use tokio::{
-    io::{AsyncRead, AsyncWrite},
-    net::{TcpStream, UnixStream},
-    time::{Instant, timeout_at},
-};
+use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{Client, NoTls, Row, Statement, types::PgLsn};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
 
@@ -14,13 +10,15 @@ use super::queries;
 use crate::{
     cluster::{Claim, Failure, Lsn, Position, Probe, Sample},
     config::settings,
+    net::{DialError, Dialer},
     protocol::SqlState,
 };
 
 /// Where and as whom to ask.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    node: settings::Node,
+    /// Or why the node's TLS settings can't be used.
+    dialer: Result<Dialer, String>,
     login: tokio_postgres::Config,
     tracker: TaskTracker,
 }
@@ -52,10 +50,6 @@ struct Statements {
     sample: Statement,
 }
 
-/// Any way to the node.
-trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
-impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
-
 impl Target {
     /// `database`: the monitor's own.
     pub(super) fn new(
@@ -75,7 +69,7 @@ impl Target {
             login.password(&password.0);
         }
         Self {
-            node: node.clone(),
+            dialer: Dialer::new(node).map_err(|error| error.to_string()),
             login,
             tracker: tracker.clone(),
         }
@@ -84,10 +78,15 @@ impl Target {
     /// Logs in. Returns the client and what ends with the connection. Cancel safe.
     async fn login(&self, deadline: Instant) -> Result<(Client, AbortOnDropHandle<()>), Problem> {
         let login = async {
-            let stream = dial(&self.node).await.map_err(|error| Problem {
-                failure: Failure::Connect,
-                text: error.to_string(),
-            })?;
+            let stream = match &self.dialer {
+                Ok(dialer) => dialer.dial(deadline).await?,
+                Err(problem) => {
+                    return Err(Problem {
+                        failure: Failure::Connect,
+                        text: problem.clone(),
+                    });
+                }
+            };
             let (client, connection) = self.login.connect_raw(stream, NoTls).await?;
             let driver = self.tracker.spawn(async move {
                 // Whoever asks next learns of an error from the client.
@@ -249,17 +248,23 @@ async fn within<T>(
     }
 }
 
-async fn dial(node: &settings::Node) -> io::Result<Box<dyn Stream>> {
-    Ok(match &node.host {
-        settings::Host::Tcp(host) => {
-            let stream = TcpStream::connect((host.as_str(), node.port)).await?;
-            stream.set_nodelay(true)?;
-            Box::new(stream)
+impl From<DialError> for Problem {
+    fn from(error: DialError) -> Self {
+        let failure = match error {
+            DialError::TimedOut(_) => Failure::Timeout,
+            DialError::Resolve { .. }
+            | DialError::Connect { .. }
+            | DialError::Lost(_)
+            | DialError::TlsRefused
+            | DialError::Tls(_)
+            | DialError::Unexpected(_)
+            | DialError::Settings(_) => Failure::Connect,
+        };
+        Self {
+            failure,
+            text: error.to_string(),
         }
-        settings::Host::Unix(directory) => {
-            Box::new(UnixStream::connect(directory.join(format!(".s.PGSQL.{}", node.port))).await?)
-        }
-    })
+    }
 }
 
 impl From<tokio_postgres::Error> for Problem {
