@@ -136,7 +136,8 @@ impl fmt::Display for Alert {
                 primary,
             } => write!(
                 f,
-                "follows timeline {timeline} as far as known, but the primary is on {primary}"
+                "follows timeline {timeline} as far as known, but the primary is on {primary}; it is \
+                 known at once where the monitor's user has pg_monitor"
             ),
         }
     }

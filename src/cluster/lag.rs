@@ -70,7 +70,10 @@ mod tests {
         history
     }
 
-    fn of(points: &[(u64, u64)], replayed: u64, asked: u64) -> Option<(Option<u64>, u64)> {
+    type Expected = Option<(Option<u64>, u64)>;
+    type Case<'a> = (&'a str, &'a [(u64, u64)], u64, u64, Expected);
+
+    fn of(points: &[(u64, u64)], replayed: u64, asked: u64) -> Expected {
         let start = start();
         let lag = lag(&history(start, points), Lsn(replayed), start + ms(asked))?;
         Some((lag.time.map(|t| t.as_millis() as u64), lag.bytes))
@@ -81,7 +84,7 @@ mod tests {
         let busy = [(0, 1000), (100, 2000), (200, 3000), (300, 4000)];
         let idle = [(0, 1000), (100, 1000), (60_000, 1000)];
         let woke = [(0, 1000), (60_000, 1000), (60_100, 2000), (60_200, 2000)];
-        let table: &[(&str, &[(u64, u64)], u64, u64, Option<(Option<u64>, u64)>)] = &[
+        let table: &[Case<'_>] = &[
             ("nothing is known without a primary", &[], 5, 5, None),
             ("caught up", &busy, 4000, 300, Some((Some(0), 0))),
             (

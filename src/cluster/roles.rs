@@ -41,6 +41,21 @@ pub struct Claim {
     pub system: Option<u64>,
 }
 
+impl Claim {
+    /// This claim, with the newer timeline of the one before where both come from one connection:
+    /// a replica never goes back to an older timeline, but doesn't always tell the newest.
+    #[must_use]
+    pub fn following(self, before: Option<Self>) -> Self {
+        let known = before
+            .filter(|b| b.conn == self.conn && b.in_recovery && self.in_recovery)
+            .and_then(|b| b.timeline);
+        Self {
+            timeline: self.timeline.max(known),
+            ..self
+        }
+    }
+}
+
 /// One node, as far as roles are concerned.
 #[derive(Clone, Copy, Debug)]
 pub struct Primacy {

@@ -134,10 +134,10 @@ impl Cluster {
             no_primary && !probe.claim.in_recovery && node.member.expected != Expected::Replica;
         node.health.good_probe(now, wanted);
         if node.claim.is_none() && probe.claim.in_recovery {
-            // It was a primary once: its positions say nothing of what it replays now.
-            node.forget_positions();
+            // It may have been restarted, and replay its log again from an earlier point.
+            node.history.clear();
         }
-        node.claim = Some(probe.claim);
+        node.claim = Some(probe.claim.following(node.claim));
         node.confirmed = true;
         node.received = probe.received;
         node.replay_paused = probe.replay_paused;
@@ -436,12 +436,10 @@ impl Node {
     }
 
     /// Forgets what the connection said. `version` and `comparable` are of the past, but true
-    /// enough to be shown. A lost primary's positions still bound what was seen there: should it
-    /// come back with less in its log, [`History`] notices.
+    /// enough to be shown. Positions stay: a lost primary's still bound what was seen there (should
+    /// it come back with less in its log, [`History`] notices); a replica's count for nothing
+    /// without `since`, and make room for new ones when it is back.
     fn void(&mut self) {
-        if self.claim.is_some_and(|c| c.in_recovery) {
-            self.forget_positions();
-        }
         self.conn = None;
         self.since = None;
         self.claim = None;
@@ -449,11 +447,6 @@ impl Node {
         self.replayed = None;
         self.received = None;
         self.replay_paused = false;
-    }
-
-    fn forget_positions(&mut self) {
-        self.history.clear();
-        self.positions = Arc::from([]);
     }
 
     fn primacy(&self) -> Primacy {
@@ -494,5 +487,192 @@ impl Node {
             lsn: self.history.newest().map(|p| p.lsn),
             timeline: self.claim.and_then(|c| c.timeline),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    struct Fixture {
+        now: Instant,
+        cluster: Cluster,
+    }
+
+    impl Fixture {
+        fn new() -> Self {
+            let rules = HealthRules {
+                down_after: 2,
+                up_after: 3,
+            };
+            let members = (1..=3).map(|n| Member {
+                name: format!("pg{n}").into(),
+                zone: "".into(),
+                weight: 1,
+                expected: Expected::Any,
+            });
+            Self {
+                now: tokio::time::Instant::now().into_std(),
+                cluster: Cluster::new(rules, members),
+            }
+        }
+
+        /// pg1 is the primary, the others follow it.
+        fn running() -> Self {
+            let mut fixture = Self::new();
+            for id in 0..3 {
+                fixture.connect(id, 1);
+                fixture.probe(id, 1, id != 0, Some(1), 1000);
+            }
+            fixture
+        }
+
+        fn connect(&mut self, id: u16, conn: u64) {
+            self.now += Duration::from_millis(1);
+            let _ = self.cluster.connected(NodeId(id), conn, self.now);
+        }
+
+        fn probe(
+            &mut self,
+            id: u16,
+            conn: u64,
+            in_recovery: bool,
+            timeline: Option<u32>,
+            lsn: u64,
+        ) -> Vec<Event> {
+            self.now += Duration::from_millis(1);
+            let probe = Probe {
+                claim: Claim {
+                    conn,
+                    in_recovery,
+                    timeline,
+                    system: Some(7),
+                },
+                position: Some(Position::exact(self.now, Lsn(lsn))),
+                received: None,
+                replay_paused: false,
+                version: Some(150_000),
+                comparable: true,
+            };
+            self.cluster.probe_ok(self.now, NodeId(id), probe)
+        }
+
+        fn role(&self, id: u16) -> Role {
+            self.cluster.view().node(NodeId(id)).unwrap().role
+        }
+
+        fn primary(&self) -> Option<u16> {
+            self.cluster.view().primary.map(|id| id.0)
+        }
+    }
+
+    #[test]
+    fn a_disturbed_primary_gets_no_writes_until_it_was_asked_again() {
+        let mut f = Fixture::running();
+        assert_eq!(f.primary(), Some(0));
+        let events = f.cluster.disturbed(f.now, NodeId(0), Failure::Closed);
+        assert_eq!((f.primary(), f.role(0)), (None, Role::Primary));
+        assert_eq!(f.cluster.pace(NodeId(1)), Pace::Fast);
+        assert_eq!(events.len(), 2, "suspect, and no primary: {events:?}");
+        let events = f.probe(0, 1, false, Some(1), 1000);
+        assert_eq!((f.primary(), f.cluster.view().epoch), (Some(0), 1));
+        assert_eq!(events.len(), 2, "up, and the primary again: {events:?}");
+    }
+
+    #[test]
+    fn a_role_dies_with_the_connection_that_gave_it() {
+        let mut f = Fixture::running();
+        let _ = f
+            .cluster
+            .connection_lost(f.now, NodeId(0), 1, Failure::Closed);
+        assert_eq!((f.primary(), f.role(0)), (None, Role::Unknown));
+        f.connect(0, 2);
+        assert_eq!(f.probe(0, 1, false, Some(1), 1000), [], "a late answer");
+        assert_eq!((f.primary(), f.role(0)), (None, Role::Unknown));
+        let _ = f
+            .cluster
+            .connection_lost(f.now, NodeId(0), 1, Failure::Closed);
+        f.probe(0, 2, false, Some(1), 1000);
+        assert_eq!((f.primary(), f.role(0)), (Some(0), Role::Primary));
+    }
+
+    #[test]
+    fn what_a_replica_follows_is_remembered_while_its_connection_lives() {
+        let mut f = Fixture::running();
+        f.probe(1, 1, false, Some(2), 1200);
+        assert_eq!(f.primary(), Some(1));
+        assert_eq!(f.role(2), Role::Replica, "not beyond the fork");
+        f.probe(2, 1, true, Some(1), 1300);
+        assert_eq!(f.role(2), Role::Unknown, "of which timeline is that?");
+        f.probe(2, 1, true, Some(2), 1300);
+        assert_eq!(f.role(2), Role::Replica);
+        // Its upstream is lost, and the control file lags behind.
+        f.probe(2, 1, true, Some(1), 1300);
+        f.probe(2, 1, true, None, 1300);
+        assert_eq!(f.role(2), Role::Replica);
+        f.connect(2, 2);
+        f.probe(2, 2, true, Some(1), 1300);
+        assert_eq!(f.role(2), Role::Unknown, "it may have been set up anew");
+    }
+
+    #[test]
+    fn a_timeline_that_nobody_tells_is_believed_until_there_are_two() {
+        let mut f = Fixture::running();
+        f.connect(2, 2);
+        f.probe(2, 2, true, None, 1000);
+        assert_eq!(f.role(2), Role::Replica);
+        f.probe(1, 1, false, Some(2), 1200);
+        assert_eq!(f.role(2), Role::Replica, "not beyond the fork");
+        f.probe(2, 2, true, None, 1300);
+        assert_eq!(f.role(2), Role::Unknown);
+    }
+
+    #[test]
+    fn lag_survives_the_primary_and_its_successor() {
+        let mut f = Fixture::running();
+        f.probe(0, 1, false, Some(1), 2000);
+        f.probe(1, 1, true, Some(1), 2000);
+        f.now += Duration::from_secs(100);
+        f.probe(0, 1, false, Some(1), 2000);
+        f.probe(2, 1, true, Some(1), 1000);
+        let lag = |f: &Fixture, id| f.cluster.view().node(NodeId(id)).unwrap().lag;
+        let behind = lag(&f, 2).unwrap();
+        assert!(behind >= Duration::from_secs(100));
+        assert_eq!(lag(&f, 1), Some(Duration::ZERO));
+        let _ = f.cluster.probe_failed(f.now, NodeId(0), Failure::Timeout);
+        f.now += Duration::from_secs(100);
+        f.probe(2, 1, true, Some(1), 1000);
+        assert!(
+            lag(&f, 2).unwrap() <= behind,
+            "nobody grows older without a primary"
+        );
+        f.probe(1, 1, false, Some(2), 2100);
+        f.probe(2, 1, true, Some(2), 2000);
+        assert!(lag(&f, 2).unwrap() < behind);
+    }
+
+    #[test]
+    fn without_any_primary_the_most_advanced_replica_sets_the_mark() {
+        let mut f = Fixture::new();
+        for (id, lsn) in [(1, 1000), (2, 1100)] {
+            f.connect(id, 1);
+            f.probe(id, 1, true, Some(1), lsn);
+        }
+        let _ = f.cluster.probe_failed(f.now, NodeId(0), Failure::Timeout);
+        let view = f.cluster.view();
+        let lags: Vec<_> = view.nodes.iter().map(|n| (n.lag, n.lag_bytes)).collect();
+        let zero = Some(Duration::ZERO);
+        assert_eq!(lags, [(None, None), (None, Some(100)), (zero, Some(0))]);
+    }
+
+    #[test]
+    fn nobody_is_asked_of_a_node_that_does_not_exist() {
+        let mut f = Fixture::running();
+        assert_eq!(f.probe(3, 1, false, Some(9), 1), []);
+        assert_eq!(f.cluster.set_maintenance(NodeId(9), true), []);
+        assert_eq!(f.cluster.disturbed(f.now, NodeId(9), Failure::Closed), []);
+        assert_eq!(f.cluster.pace(NodeId(9)), Pace::Normal);
     }
 }

@@ -36,7 +36,7 @@ pub enum CaughtUp {
     NotYet,
     /// It can't be told before a new position of this node is known.
     NeedSample(NodeId),
-    /// It can never be told of this replica: only the primary can serve the session now.
+    /// It can't be told: only a primary can serve the session now.
     Never,
 }
 
@@ -102,17 +102,16 @@ impl Seen {
         new
     }
 
-    /// The LSN that bounds all this from above, for `SHOW pgsplit.last_lsn`: `Err` names the node
-    /// that has to be sampled first. `Ok(None)`: nothing was seen yet in this epoch.
-    pub fn watermark(&self, view: &View) -> Result<Option<Lsn>, NodeId> {
+    /// The LSN that bounds all this from above, for `SHOW pgsplit.last_lsn`. `Ok(None)`: nothing was
+    /// seen yet in this epoch.
+    ///
+    /// # Errors
+    /// The node that has to be sampled first; `None`: it can't be told before there is a primary.
+    pub fn watermark(&self, view: &View) -> Result<Option<Lsn>, Option<NodeId>> {
         let mut bound = self.min_lsn();
         if self.epoch == view.epoch {
             for item in [self.primary, self.replica].into_iter().flatten() {
-                let lsn = view
-                    .node(item.node)
-                    .and_then(|n| n.bound_after(item.at))
-                    .ok_or(item.node)?;
-                bound = bound.max(Some(lsn));
+                bound = bound.max(Some(item.bound(view)?));
             }
         }
         Ok(bound)
@@ -163,22 +162,40 @@ pub fn caught_up(view: &View, replica: NodeId, seen: &Seen) -> CaughtUp {
 
 impl Item {
     fn shown_by(self, view: &View, replica: NodeId, shows: impl Fn(Lsn) -> CaughtUp) -> CaughtUp {
-        let Some(source) = view.node(self.node) else {
-            return CaughtUp::Never;
-        };
-        if !self.of_primary {
-            // A replica that was restarted meanwhile may have gone back in its log.
-            if source.since.is_none_or(|since| since > self.at) {
-                return CaughtUp::Never;
-            }
-            if self.node == replica {
-                return CaughtUp::Yes;
-            }
+        if self.node == replica && self.unbroken(view) {
+            return CaughtUp::Yes;
         }
-        match source.bound_after(self.at) {
-            Some(bound) => shows(bound),
-            None => CaughtUp::NeedSample(self.node),
+        match self.bound(view).map(&shows) {
+            Ok(CaughtUp::NotYet) => match self.bound_by_primary(view).map(&shows) {
+                Ok(result) => result,
+                Err(_) => CaughtUp::NotYet,
+            },
+            Ok(result) => result,
+            Err(Some(node)) => CaughtUp::NeedSample(node),
+            Err(None) => CaughtUp::Never,
         }
+    }
+
+    /// The node itself can say what it showed. Not so a replica that was restarted meanwhile: it
+    /// may have gone back in its log.
+    fn unbroken(self, view: &View) -> bool {
+        let since = view.node(self.node).and_then(|n| n.since);
+        since.is_some_and(|since| since <= self.at)
+    }
+
+    /// An upper bound of what was seen, or the node that has to be sampled for one, if any.
+    fn bound(self, view: &View) -> Result<Lsn, Option<NodeId>> {
+        if !self.of_primary && !self.unbroken(view) {
+            return self.bound_by_primary(view);
+        }
+        let node = view.node(self.node).ok_or(None)?;
+        node.bound_after(self.at).ok_or(Some(self.node))
+    }
+
+    /// Whatever a replica showed had been written by then.
+    fn bound_by_primary(self, view: &View) -> Result<Lsn, Option<NodeId>> {
+        let primary = view.primary().ok_or(None)?;
+        primary.bound_after(self.at).ok_or(Some(primary.id))
     }
 }
 
@@ -198,5 +215,196 @@ fn later(a: Option<Item>, b: Option<Item>) -> Option<Item> {
     match (a, b) {
         (Some(a), Some(b)) => Some(if b.at > a.at { b } else { a }),
         (one, other) => one.or(other),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{sync::Arc, time::Duration};
+
+    use super::*;
+    use crate::cluster::{Health, NodeView, Position};
+
+    const PRIMARY: NodeId = NodeId(0);
+    const A: NodeId = NodeId(1);
+    const B: NodeId = NodeId(2);
+
+    fn start() -> Instant {
+        tokio::time::Instant::now().into_std()
+    }
+
+    fn at(start: Instant, ms: u64) -> Instant {
+        start + Duration::from_millis(ms)
+    }
+
+    fn node(start: Instant, id: NodeId, role: Role, positions: &[(u64, u64)]) -> NodeView {
+        NodeView {
+            role,
+            health: Health::Up,
+            since: Some(start),
+            positions: positions
+                .iter()
+                .map(|(ms, lsn)| Position::exact(at(start, *ms), Lsn(*lsn)))
+                .collect(),
+            ..NodeView::new(id, Arc::from("pg"))
+        }
+    }
+
+    /// The primary was sampled at 10 and 20 ms; A has replayed all, B the first half.
+    fn view(start: Instant) -> View {
+        View {
+            nodes: Box::new([
+                node(start, PRIMARY, Role::Primary, &[(10, 1000), (20, 2000)]),
+                node(start, A, Role::Replica, &[(11, 900), (21, 2000)]),
+                node(start, B, Role::Replica, &[(11, 900), (21, 1000)]),
+            ]),
+            primary: Some(PRIMARY),
+            epoch: 4,
+            epoch_start: Some(Lsn(950)),
+        }
+    }
+
+    fn wrote(start: Instant, epoch: u64, ms: u64) -> Seen {
+        let mut seen = Seen::default();
+        seen.on_primary(epoch, PRIMARY, at(start, ms));
+        seen
+    }
+
+    fn read(start: Instant, node: NodeId, ms: u64) -> Seen {
+        let mut seen = Seen::default();
+        seen.on_replica(4, node, at(start, ms), true);
+        seen
+    }
+
+    #[test]
+    fn every_session_can_afford_one() {
+        assert!(size_of::<Seen>() <= 64, "{}", size_of::<Seen>());
+    }
+
+    #[test]
+    fn a_replica_serves_who_saw_no_more_than_it_has() {
+        let start = start();
+        let view = view(start);
+        let floor = |lsn| {
+            let mut seen = Seen::default();
+            seen.set_min_lsn(Some(Lsn(lsn)));
+            seen
+        };
+        let yes = CaughtUp::Yes;
+        let table = [
+            ("nothing was seen", Seen::default(), yes, yes),
+            ("an early write", wrote(start, 4, 5), yes, yes),
+            ("a late write", wrote(start, 4, 15), yes, CaughtUp::NotYet),
+            (
+                "a write later than any sample",
+                wrote(start, 4, 25),
+                CaughtUp::NeedSample(PRIMARY),
+                CaughtUp::NeedSample(PRIMARY),
+            ),
+            ("one of an earlier epoch", wrote(start, 3, 25), yes, yes),
+            (
+                "its own read",
+                read(start, A, 30),
+                yes,
+                CaughtUp::NeedSample(A),
+            ),
+            ("a read of the other", read(start, B, 12), yes, yes),
+            (
+                "a read of the one ahead",
+                read(start, A, 12),
+                yes,
+                CaughtUp::NotYet,
+            ),
+            (
+                "a position told from elsewhere",
+                floor(1500),
+                yes,
+                CaughtUp::NotYet,
+            ),
+            (
+                "both",
+                wrote(start, 4, 5).and(floor(1500)),
+                yes,
+                CaughtUp::NotYet,
+            ),
+            (
+                "of two writes the later",
+                wrote(start, 4, 5).and(wrote(start, 4, 15)),
+                yes,
+                CaughtUp::NotYet,
+            ),
+            (
+                "of two epochs the later",
+                wrote(start, 3, 25).and(wrote(start, 4, 5)),
+                yes,
+                yes,
+            ),
+        ];
+        for (why, seen, a, b) in table {
+            assert_eq!(caught_up(&view, A, &seen), a, "A: {why}");
+            assert_eq!(caught_up(&view, B, &seen), b, "B: {why}");
+        }
+        assert_eq!(caught_up(&view, PRIMARY, &Seen::default()), CaughtUp::Never);
+        assert_eq!(
+            caught_up(&view, NodeId(9), &Seen::default()),
+            CaughtUp::Never
+        );
+    }
+
+    #[test]
+    fn where_a_replica_was_restarted_the_primary_bounds_what_it_showed() {
+        let start = start();
+        let mut view = view(start);
+        view.nodes[1].since = Some(at(start, 15));
+        assert_eq!(caught_up(&view, A, &read(start, A, 16)), CaughtUp::Yes);
+        assert_eq!(caught_up(&view, A, &read(start, A, 12)), CaughtUp::Yes);
+        assert_eq!(caught_up(&view, B, &read(start, A, 12)), CaughtUp::NotYet);
+        assert_eq!(caught_up(&view, B, &read(start, A, 9)), CaughtUp::Yes);
+        view.nodes[1].since = None;
+        let unbounded = CaughtUp::NeedSample(PRIMARY);
+        assert_eq!(caught_up(&view, B, &read(start, A, 30)), unbounded);
+        view.primary = None;
+        assert_eq!(caught_up(&view, B, &read(start, A, 12)), CaughtUp::Never);
+    }
+
+    #[test]
+    fn after_a_promotion_a_replica_serves_once_it_is_where_the_epoch_began() {
+        let start = start();
+        let mut view = view(start);
+        view.epoch_start = Some(Lsn(1500));
+        assert_eq!(caught_up(&view, A, &wrote(start, 3, 5)), CaughtUp::Yes);
+        assert_eq!(caught_up(&view, B, &wrote(start, 3, 5)), CaughtUp::NotYet);
+        assert_eq!(caught_up(&view, B, &Seen::default()), CaughtUp::Yes);
+    }
+
+    #[test]
+    fn where_positions_mean_nothing_only_who_saw_nothing_is_served() {
+        let start = start();
+        let mut view = view(start);
+        view.nodes[1].comparable = false;
+        assert_eq!(caught_up(&view, A, &Seen::default()), CaughtUp::Yes);
+        assert_eq!(caught_up(&view, A, &wrote(start, 4, 5)), CaughtUp::Never);
+    }
+
+    #[test]
+    fn the_watermark_is_what_bounds_all_that_was_seen() {
+        let start = start();
+        let view = view(start);
+        assert_eq!(Seen::default().watermark(&view), Ok(None));
+        assert_eq!(wrote(start, 4, 15).watermark(&view), Ok(Some(Lsn(2000))));
+        assert_eq!(wrote(start, 4, 25).watermark(&view), Err(Some(PRIMARY)));
+        assert_eq!(wrote(start, 3, 15).watermark(&view), Ok(None));
+        assert_eq!(read(start, B, 12).watermark(&view), Ok(Some(Lsn(1000))));
+    }
+
+    #[test]
+    fn a_covered_read_takes_the_place_of_what_it_covers() {
+        let start = start();
+        let mut seen = wrote(start, 4, 15);
+        seen.on_replica(4, A, at(start, 30), false);
+        assert_eq!(caught_up(&view(start), A, &seen), CaughtUp::Yes);
+        assert_eq!(caught_up(&view(start), B, &seen), CaughtUp::NotYet);
+        seen.on_replica(4, A, at(start, 31), true);
+        assert_eq!(seen, read(start, A, 31));
     }
 }
