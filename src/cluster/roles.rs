@@ -334,7 +334,10 @@ impl Roles {
                 let newest = self.newest;
                 (Role::Fenced, Some(Alert::Superseded { timeline, newest }))
             }
-            Standing::Absent { .. } => (Role::Unknown, None),
+            Standing::Absent { .. } => {
+                let last = winner.is_none() && self.incumbent.is_some_and(|i| i.node == id);
+                (if last { Role::Primary } else { Role::Unknown }, None)
+            }
             Standing::Candidate { .. } if winner == Some(id) => (Role::Primary, None),
             Standing::Candidate { .. } => match self.contenders.iter().find(|c| **c != id) {
                 Some(with) if self.contenders.contains(&id) => {

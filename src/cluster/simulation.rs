@@ -51,6 +51,8 @@ enum Step {
     Ask(usize),
     Answer(usize),
     RestartReplica(usize, usize),
+    /// A primary is restarted as a replica.
+    Demote(usize, usize),
     Stop(usize),
     Start(usize),
     Promote(usize),
@@ -87,6 +89,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         14 => node().prop_map(Step::Ask),
         14 => node().prop_map(Step::Answer),
         1 => (node(), 0usize..4).prop_map(|(n, back)| Step::RestartReplica(n, back)),
+        1 => (node(), 0usize..4).prop_map(|(n, back)| Step::Demote(n, back)),
         1 => node().prop_map(Step::Stop),
         2 => node().prop_map(Step::Start),
         1 => node().prop_map(Step::Promote),
@@ -250,6 +253,16 @@ impl World {
                 if server.alive && server.in_recovery {
                     server.replayed = server.replayed.saturating_sub(back).max(1);
                     server.visible = server.replayed;
+                    self.lose_connection(node);
+                }
+            }
+            Step::Demote(node, back) => {
+                let server = &mut self.servers[node];
+                if server.alive && !server.in_recovery {
+                    server.in_recovery = true;
+                    server.replayed = server.log.len().saturating_sub(back).max(1);
+                    server.visible = server.replayed;
+                    server.noted_timeline = server.timeline;
                     self.lose_connection(node);
                 }
             }

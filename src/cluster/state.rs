@@ -133,9 +133,10 @@ impl Cluster {
         let wanted =
             no_primary && !probe.claim.in_recovery && node.member.expected != Expected::Replica;
         node.health.good_probe(now, wanted);
-        if node.claim.is_none() && probe.claim.in_recovery {
-            // It may have been restarted, and replay its log again from an earlier point.
-            node.history.clear();
+        // Insert and replay positions are never mixed. Those of a primary that was lost and is back
+        // go on.
+        if node.claim.is_none_or(|c| !c.in_recovery) == probe.claim.in_recovery {
+            node.forget_positions();
         }
         node.claim = Some(probe.claim.following(node.claim));
         node.confirmed = true;
@@ -436,10 +437,12 @@ impl Node {
     }
 
     /// Forgets what the connection said. `version` and `comparable` are of the past, but true
-    /// enough to be shown. Positions stay: a lost primary's still bound what was seen there (should
-    /// it come back with less in its log, [`History`] notices); a replica's count for nothing
-    /// without `since`, and make room for new ones when it is back.
+    /// enough to be shown. A lost primary's positions stay, since they bound what was seen there:
+    /// should it come back with less in its log, [`History`] notices.
     fn void(&mut self) {
+        if self.claim.is_some_and(|c| c.in_recovery) {
+            self.forget_positions();
+        }
         self.conn = None;
         self.since = None;
         self.claim = None;
@@ -447,6 +450,11 @@ impl Node {
         self.replayed = None;
         self.received = None;
         self.replay_paused = false;
+    }
+
+    fn forget_positions(&mut self) {
+        self.history.clear();
+        self.positions = Arc::from([]);
     }
 
     fn primacy(&self) -> Primacy {

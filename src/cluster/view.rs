@@ -90,7 +90,7 @@ pub struct NodeView {
     /// The node can't have been restarted unseen since then: the monitor's connection is that old.
     pub since: Option<Instant>,
     /// Insert LSNs of a primary, replay LSNs of a replica, oldest first; bounded. Where `since` is
-    /// `None`, the last ones before the connection was lost.
+    /// `None`, the last ones before a primary was lost.
     pub positions: Arc<[Position]>,
     /// What a replica has received; `None` where it isn't said.
     pub received: Option<Lsn>,

@@ -185,10 +185,16 @@ impl Item {
 
     /// An upper bound of what was seen, or the node that has to be sampled for one, if any.
     fn bound(self, view: &View) -> Result<Lsn, Option<NodeId>> {
-        if !self.of_primary && !self.unbroken(view) {
+        let node = view.node(self.node).ok_or(None)?;
+        if self.of_primary {
+            // Unless it has come back as something else, of which these would be the positions.
+            let primary = matches!(node.role, Role::Primary | Role::Fenced);
+            if !primary && node.since.is_some() {
+                return Err(None);
+            }
+        } else if !self.unbroken(view) {
             return self.bound_by_primary(view);
         }
-        let node = view.node(self.node).ok_or(None)?;
         node.bound_after(self.at).ok_or(Some(self.node))
     }
 
@@ -365,6 +371,22 @@ mod tests {
         assert_eq!(caught_up(&view, B, &read(start, A, 30)), unbounded);
         view.primary = None;
         assert_eq!(caught_up(&view, B, &read(start, A, 12)), CaughtUp::Never);
+    }
+
+    #[test]
+    fn a_lost_primary_bounds_what_it_did_before_until_it_is_back_as_a_replica() {
+        let start = start();
+        let mut view = view(start);
+        view.primary = None;
+        view.nodes[0].role = Role::Unknown;
+        view.nodes[0].since = None;
+        assert_eq!(caught_up(&view, A, &wrote(start, 4, 15)), CaughtUp::Yes);
+        assert_eq!(caught_up(&view, B, &wrote(start, 4, 15)), CaughtUp::NotYet);
+        let unbounded = CaughtUp::NeedSample(PRIMARY);
+        assert_eq!(caught_up(&view, A, &wrote(start, 4, 25)), unbounded);
+        view.nodes[0].role = Role::Replica;
+        view.nodes[0].since = Some(at(start, 30));
+        assert_eq!(caught_up(&view, A, &wrote(start, 4, 15)), CaughtUp::Never);
     }
 
     #[test]
