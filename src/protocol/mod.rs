@@ -3,7 +3,11 @@
 //!
 //! Pure: bytes in, values out. This folder never reads a socket.
 
+pub mod backend;
+pub mod frame;
+pub mod frontend;
 pub mod limits;
 pub mod sqlstate;
+pub mod write;
 
 pub use sqlstate::SqlState;
