@@ -1,1 +1,3 @@
-//! (to come)
+//! Connections to nodes.
+
+pub mod connect;

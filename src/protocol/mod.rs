@@ -3,7 +3,10 @@
 //!
 //! Pure: bytes in, values out. This folder never reads a socket.
 
+pub mod authentication;
 pub mod limits;
+pub mod scram;
 pub mod sqlstate;
+pub mod startup;
 
 pub use sqlstate::SqlState;

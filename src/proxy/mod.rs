@@ -1,1 +1,4 @@
-//! (to come)
+//! Clients: how they are let in, and what they are served.
+
+pub mod authenticate;
+pub mod handshake;
