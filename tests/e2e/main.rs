@@ -1,0 +1,9 @@
+//! Everything against real PostgreSQL: a primary and its replicas, the built `pgsplit`, real
+//! clients.
+//!
+//! `cargo test --test e2e` runs all of it in one process, so that most tests share one cluster
+//! (see `support`). `make test` calls it that way.
+
+mod support;
+
+mod testbed;
