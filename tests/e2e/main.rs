@@ -7,3 +7,25 @@
 mod support;
 
 mod testbed;
+
+mod routing;
+mod traps;
+
+mod cancel;
+mod consistency;
+mod copy;
+mod hostile;
+mod login;
+mod pipeline;
+mod pool;
+mod prepared;
+mod session;
+mod vanish;
+
+mod bulk;
+mod failover;
+mod replicas;
+
+mod commands;
+mod drivers;
+mod version;

@@ -16,15 +16,20 @@ pub(crate) fn cluster() -> &'static Cluster {
 
 /// A cluster for one test that stops, hangs, delays or promotes nodes.
 pub(crate) fn own_cluster(replicas: usize) -> Cluster {
-    Cluster::start(&Options {
+    own_cluster_with(&Options {
         replicas,
         ..Options::default()
     })
-    .unwrap_or_else(|failure| panic!("{failure}"))
+}
+
+/// The same with other options.
+pub(crate) fn own_cluster_with(options: &Options) -> Cluster {
+    Cluster::start(options).unwrap_or_else(|failure| panic!("{failure}"))
 }
 
 /// A name that no other call returns: for tables, roles, channels, and marks in statement texts.
+/// None is the beginning of another.
 pub(crate) fn unique(what: &str) -> String {
     static COUNT: AtomicU32 = AtomicU32::new(0);
-    format!("{what}_{:04}x", COUNT.fetch_add(1, Ordering::Relaxed))
+    format!("{what}_{:04x}_", COUNT.fetch_add(1, Ordering::Relaxed))
 }
