@@ -3,6 +3,7 @@
 //! Exit codes: 0 done, 1 failed, 2 a mistake in the command line or the configuration.
 
 mod check;
+pub mod demo;
 mod explain;
 mod flags;
 mod http;
@@ -32,6 +33,8 @@ struct Cli {
 #[derive(Debug, Subcommand)]
 enum Command {
     Serve(serve::ServeArgs),
+    /// Start a primary, replicas and the proxy before them; Ctrl-C removes everything
+    Demo(demo::DemoArgs),
     Check(check::CheckArgs),
     Explain(explain::ExplainArgs),
     Status(status::StatusArgs),
@@ -52,6 +55,7 @@ pub fn main() -> ExitCode {
     };
     let code = match cli.command {
         Command::Serve(args) => serve::run(args),
+        Command::Demo(args) => return demo::run(&args),
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Status(args) => status::run(&args),

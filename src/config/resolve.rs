@@ -160,10 +160,7 @@ impl Work {
 
     fn nodes(&mut self, drafts: Vec<NodeDraft>, origin: &Origin) -> Vec<Node> {
         if drafts.is_empty() && self.complete {
-            self.problem(
-                origin,
-                "no node: give a [[node]] in a configuration file or --node postgres://user:password@host/database",
-            );
+            self.problem(origin, "no [[node]]: there is no server to connect to");
         }
         if let Some(beyond) = drafts.get(MOST_NODES) {
             self.problem(

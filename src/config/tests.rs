@@ -362,7 +362,7 @@ fn all_mistakes_are_reported_in_the_order_of_the_file() {
 #[test]
 fn an_empty_file_says_what_is_missing() {
     let said = mistakes("");
-    for missing in ["no node", "no [[database]]", "no [[user]]"] {
+    for missing in ["no [[node]]", "no [[database]]", "no [[user]]"] {
         assert!(said.contains(missing), "{said}");
     }
 }
@@ -650,7 +650,7 @@ fn mistakes_in_urls_name_the_url_by_its_number() {
         .to_string();
     assert_eq!(
         said,
-        "--node: not together with a configuration file: nodes, users and databases are the file's"
+        "--node (PGSPLIT_NODES): not together with a configuration file: nodes, users and databases are the file's"
     );
 }
 
