@@ -1,6 +1,6 @@
 //! Flags and variables that say where the configuration is, or are the configuration.
 
-use std::{net::SocketAddr, path::PathBuf};
+use std::{cell::RefCell, net::SocketAddr, path::PathBuf};
 
 use clap::{Arg, ArgAction, ArgMatches, Args, Command, FromArgMatches, parser::ValueSource};
 
@@ -287,6 +287,51 @@ impl AskArgs {
     }
 }
 
+/// Variables that are no flag's.
+const OTHER_VARIABLES: [&str; 5] = [
+    "PGSPLIT_CONFIG",
+    "PGSPLIT_NODES",
+    "PGSPLIT_PASSWORD",
+    "PGSPLIT_PASSWORD_FILE",
+    "PGSPLIT_PG_BIN",
+];
+
+/// One sentence for each variable that looks like ours and is not known: it would be ignored
+/// silently. `asked` are those that the configuration file names.
+fn strangers(set: impl Iterator<Item = String>, asked: &[String]) -> Vec<String> {
+    let known: Vec<&str> = FLAGS
+        .iter()
+        .chain([&ADMIN])
+        .map(|flag| flag.variable)
+        .chain(OTHER_VARIABLES)
+        .collect();
+    let mut strange = Vec::new();
+    for name in set {
+        // Kubernetes gives every container PGSPLIT_PORT, PGSPLIT_SERVICE_HOST and so on, for a
+        // service named pgsplit.
+        let of_services = name.contains("_PORT") || name.contains("_SERVICE_");
+        if !name.starts_with("PGSPLIT_")
+            || of_services
+            || known.contains(&name.as_str())
+            || asked.contains(&name)
+        {
+            continue;
+        }
+        let nearest = known
+            .iter()
+            .map(|known| (strsim::osa_distance(&name, known), known))
+            .min();
+        strange.push(match nearest {
+            Some((distance, known)) if distance <= 4 => {
+                format!("the variable {name} is not known; did you mean {known}?")
+            }
+            _ => format!("the variable {name} is not known: it does nothing"),
+        });
+    }
+    strange.sort();
+    strange
+}
+
 /// A variable of this process.
 fn environment(name: &str) -> Option<String> {
     std::env::var(name).ok()
@@ -332,7 +377,15 @@ impl ConfigArgs {
             password_file: self.password_file.clone(),
             options,
         };
-        config::load(&sources, &environment)
+        let asked = RefCell::new(Vec::new());
+        let mut loaded = config::load(&sources, &|name| {
+            asked.borrow_mut().push(name.to_owned());
+            environment(name)
+        })?;
+        let set = std::env::vars_os().filter_map(|(name, _)| name.into_string().ok());
+        let strange = strangers(set, &asked.into_inner());
+        loaded.warnings.extend(strange);
+        Ok(loaded)
     }
 }
 
@@ -405,6 +458,27 @@ mod tests {
         assert_eq!(settings.databases[0].pool.max_size, 7);
         assert_eq!(settings.databases[0].routing.max_lag.as_secs(), 3);
         assert_eq!(settings.admin.address, None);
+    }
+
+    #[test]
+    fn a_misspelt_variable_is_not_ignored_silently() {
+        let set = [
+            "HOME",
+            "PGSPLIT_MAX_LAG",
+            "PGSPLIT_MAX_LAGG",
+            "PGSPLIT_SERVICE_HOST",
+            "PGSPLIT_PORT_6432_TCP",
+            "PGSPLIT_OF_THE_FILE",
+            "PGSPLIT_SOMETHING_ELSE",
+        ];
+        let set = set.into_iter().map(str::to_owned);
+        assert_eq!(
+            strangers(set, &["PGSPLIT_OF_THE_FILE".to_owned()]),
+            [
+                "the variable PGSPLIT_MAX_LAGG is not known; did you mean PGSPLIT_MAX_LAG?",
+                "the variable PGSPLIT_SOMETHING_ELSE is not known: it does nothing",
+            ]
+        );
     }
 
     #[test]

@@ -13,7 +13,7 @@ use self::{
     probe::Report,
 };
 use super::{FAILED, USAGE, block_on, flags::ConfigArgs, output};
-use crate::config::Settings;
+use crate::{config::Settings, net};
 
 /// Check the configuration, and each node: reachable, role, settings that will hurt
 #[derive(Debug, Args)]
@@ -38,13 +38,19 @@ pub(super) fn run(args: &CheckArgs) -> u8 {
     for warning in loaded.warnings {
         output::line(Finding::new(Severity::Warning, warning));
     }
-    if args.offline {
-        return 0;
-    }
     let settings = Arc::new(loaded.settings);
+    let mut worst = Severity::Note;
+    if let Some(tls) = &settings.listen.tls
+        && let Err(error) = net::tls::ServerTls::load(tls)
+    {
+        worst = Severity::Error;
+        output::line(Finding::new(worst, format!("[listen.tls]: {error}")));
+    }
+    if args.offline {
+        return code(worst);
+    }
     block_on(async move {
         let reports = reports(&settings).await;
-        let mut worst = Severity::Note;
         for (node, report) in settings.nodes.iter().zip(&reports) {
             let heading = match report {
                 Ok(facts) => facts.heading(),
@@ -67,8 +73,12 @@ pub(super) fn run(args: &CheckArgs) -> u8 {
             worst = worst.max(finding.severity);
             output::line(finding);
         }
-        if worst == Severity::Error { FAILED } else { 0 }
+        code(worst)
     })
+}
+
+fn code(worst: Severity) -> u8 {
+    if worst == Severity::Error { FAILED } else { 0 }
 }
 
 /// Asks all nodes at once; in the order of the settings.
