@@ -310,3 +310,6 @@ fn reply(status: StatusCode, kind: &'static str, body: impl Into<Bytes>) -> Repl
     reply.headers_mut().insert(header::CONTENT_TYPE, kind);
     reply
 }
+
+#[cfg(test)]
+mod tests;

@@ -503,3 +503,6 @@ fn as_f64(number: u64) -> f64 {
 fn seconds(nanos: u64) -> f64 {
     as_f64(nanos) / 1e9
 }
+
+#[cfg(test)]
+mod tests;
