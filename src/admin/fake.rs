@@ -2,18 +2,18 @@
 
 use std::{
     sync::{Arc, Mutex},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use crate::{
     cluster::{Health, Lsn, Role},
-    config::settings::PoolMode,
+    config::{self, Reload, settings::PoolMode},
     error::{Fault, Visible},
     metrics::{
-        DatabaseTotals, Event, EventKind, Inspect, StatementCount,
+        DatabaseTotals, Inspect, StatementCount,
         inspect::{
-            Action, BoxFuture, ClientRow, ClientState, ConfigRow, DatabaseRow, Explanation,
-            NodeRow, Phase, PoolRow, Readiness, ServerRow, ServerState, StatsRow, UserRow,
+            Action, BoxFuture, ClientRow, ClientState, DatabaseRow, EventRow, Explanation, NodeRow,
+            Phase, PoolRow, Readiness, ServerRow, ServerState, StatsRow, UserRow,
         },
     },
     protocol::SqlState,
@@ -169,12 +169,12 @@ impl Inspect for Fake {
         }]
     }
 
-    fn config(&self) -> Vec<ConfigRow> {
-        let row = |key: &str, value: &str| ConfigRow {
+    fn config(&self) -> Vec<config::Row> {
+        let row = |key: &str, value: &str| config::Row {
             key: key.into(),
             value: value.into(),
-            default: None,
-            changeable: true,
+            default: String::new(),
+            reload: Reload::Live,
         };
         vec![
             row("pool.max_size", "20"),
@@ -184,10 +184,11 @@ impl Inspect for Fake {
         ]
     }
 
-    fn events(&self) -> Vec<Event> {
-        let event = |number: usize| Event {
-            at: tokio::time::Instant::now().into_std(),
-            kind: EventKind::Node,
+    fn events(&self) -> Vec<EventRow> {
+        let event = |number: u64| EventRow {
+            at: SystemTime::UNIX_EPOCH + Duration::from_secs(number),
+            kind: "health",
+            node: Some("pg1".into()),
             message: format!("<b>event</b> {number}"),
         };
         (0..30).map(event).collect()

@@ -16,12 +16,13 @@ use prometheus::{
 use super::{
     cells::{BOUNDS, Distribution, Histogram},
     inspect::{NodeRow, PoolRow, role_name},
-    labels::{LoginResult, PinReason, REASONS, RetryReason},
+    labels::{LoginResult, REASONS, RetryReason},
     worker::{NODES, WorkerMetrics},
 };
 use crate::{
     cluster::{Health, Role},
     routing::Reason,
+    session::Pin,
     sql::Access,
 };
 
@@ -247,9 +248,7 @@ impl Metrics {
             counter(
                 "pgsplit_pins_total",
                 "Sessions that began to keep their server connection, by reason.",
-                self.by(&PinReason::ALL, "reason", PinReason::name, |w, i| {
-                    w.pins.get(i)
-                }),
+                self.by(&Pin::ALL, "reason", Pin::name, |w, i| w.pins.get(i)),
             ),
             counter(
                 "pgsplit_class_cache_hits_total",

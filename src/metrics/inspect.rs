@@ -3,12 +3,22 @@
 //!
 //! A row is a copy of one moment. Ages are durations, so that nobody needs a wall clock here.
 
-use std::{future::Future, net::SocketAddr, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    fmt,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
 
-use super::{Event, StatementCount, worker::DatabaseTotals};
+use super::{StatementCount, worker::DatabaseTotals};
 use crate::{
-    cluster::{Health, Lsn, Role},
-    config::settings::PoolMode,
+    cluster::{self, Health, Lsn, NodeId, NodeView, Role},
+    config::{
+        self,
+        settings::{self, PoolMode},
+    },
     error::Visible,
 };
 
@@ -33,11 +43,10 @@ pub trait Inspect: Send + Sync {
     fn databases(&self) -> Vec<DatabaseRow>;
     /// Configured users.
     fn users(&self) -> Vec<UserRow>;
-    /// Settings in force. Passwords are already replaced (the admin side masks what looks like
-    /// one all the same).
-    fn config(&self) -> Vec<ConfigRow>;
-    /// Recent events, oldest first; see [`super::Events`].
-    fn events(&self) -> Vec<Event>;
+    /// Settings in force.
+    fn config(&self) -> Vec<config::Row>;
+    /// Recent events, oldest first. The console adds what operators did there.
+    fn events(&self) -> Vec<EventRow>;
     /// Statements that keep going to the primary; see [`super::StatementCounts`].
     fn queries(&self) -> Vec<StatementCount>;
     /// How many clients may be connected at once.
@@ -249,15 +258,15 @@ pub struct UserRow {
     pub servers: usize,
 }
 
-/// One setting.
-#[derive(Clone, Debug)]
-pub struct ConfigRow {
-    /// As in the file, with dots: `pool.max_size`.
-    pub key: String,
-    pub value: String,
-    pub default: Option<String>,
-    /// RELOAD applies a change.
-    pub changeable: bool,
+/// Something that an operator would ask about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EventRow {
+    pub at: SystemTime,
+    /// A fixed name: `health`, `role`, `primary`, `alert`, `operator`, …
+    pub kind: &'static str,
+    /// The node that it is about.
+    pub node: Option<String>,
+    pub message: String,
 }
 
 /// Whether the proxy can do its work.
@@ -338,12 +347,96 @@ pub fn health_name(health: Health) -> &'static str {
     }
 }
 
-/// The fixed name of a pool mode, as in the configuration.
-#[must_use]
-pub fn mode_name(mode: PoolMode) -> &'static str {
-    match mode {
-        PoolMode::Transaction => "transaction",
-        PoolMode::Session => "session",
-        PoolMode::Statement => "statement",
+impl fmt::Display for Action {
+    /// As an operator writes it.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let with = |f: &mut fmt::Formatter<'_>, command: &str, database: &Option<String>| {
+            f.write_str(command)?;
+            match database {
+                Some(name) => write!(f, " {name}"),
+                None => Ok(()),
+            }
+        };
+        match self {
+            Self::Pause(database) => with(f, "PAUSE", database),
+            Self::Resume(database) => with(f, "RESUME", database),
+            Self::Reconnect(database) => with(f, "RECONNECT", database),
+            Self::Reload => f.write_str("RELOAD"),
+            Self::SetNode {
+                name,
+                enabled: true,
+            } => write!(f, "ENABLE NODE {name}"),
+            Self::SetNode {
+                name,
+                enabled: false,
+            } => write!(f, "DISABLE NODE {name}"),
+            Self::KillDatabase(name) => write!(f, "KILL {name}"),
+            Self::KillClient(id) => write!(f, "KILL {id}"),
+            Self::Shutdown(how) => f.write_str(match how {
+                Shutdown::Now => "SHUTDOWN",
+                Shutdown::WaitForServers => "SHUTDOWN WAIT_FOR_SERVERS",
+                Shutdown::WaitForClients => "SHUTDOWN WAIT_FOR_CLIENTS",
+            }),
+        }
+    }
+}
+
+impl NodeRow {
+    /// A node as the view and its settings have it; `since` and `error` are not known from these.
+    #[must_use]
+    pub fn of(view: &NodeView, node: &settings::Node, in_flight: u64) -> Self {
+        Self {
+            name: Arc::clone(&view.name),
+            host: match &node.host {
+                settings::Host::Tcp(host) => host.clone(),
+                settings::Host::Unix(directory) => directory.display().to_string(),
+            },
+            port: node.port,
+            zone: Arc::clone(&view.zone),
+            weight: view.weight,
+            role: view.role,
+            health: view.health,
+            timeline: view.timeline,
+            lsn: view.position().map(|position| position.lsn),
+            lag: view.lag,
+            lag_bytes: view.lag_bytes,
+            version: view.version,
+            in_flight,
+            since: None,
+            error: None,
+        }
+    }
+}
+
+impl EventRow {
+    /// A change in the cluster, in words.
+    #[must_use]
+    pub fn of<'a>(
+        at: SystemTime,
+        event: &cluster::Event,
+        name: impl Fn(NodeId) -> &'a str,
+    ) -> Self {
+        let node = name(event.node);
+        let of_primary = |id: Option<NodeId>| id.map_or("none", &name);
+        let what = match event.what {
+            cluster::What::Health { from, to } => {
+                format!("{node}: {} -> {}", health_name(from), health_name(to))
+            }
+            cluster::What::Role { from, to } => {
+                format!("{node}: {} -> {}", role_name(from), role_name(to))
+            }
+            cluster::What::Primary { from, to, epoch } => {
+                let (from, to) = (of_primary(from), of_primary(to));
+                format!("primary: {from} -> {to}, epoch {epoch}")
+            }
+            cluster::What::Alert(alert) => format!("{node}: {alert}"),
+            cluster::What::AlertOver(alert) => format!("{node}: no longer: {alert}"),
+        };
+        Self {
+            at,
+            kind: event.what.name(),
+            node: Some(node.to_owned()),
+            message: format!("{what} ({})", event.cause),
+        }
     }
 }

@@ -74,49 +74,6 @@ impl RetryReason {
     }
 }
 
-/// Why a session keeps its server connection.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PinReason {
-    TemporaryTable,
-    /// A cursor WITH HOLD.
-    Cursor,
-    /// A session-level advisory lock.
-    AdvisoryLock,
-    Listen,
-    Load,
-    /// `currval`, `lastval`.
-    Sequence,
-    /// State that can't be told or reproduced.
-    Unknown,
-}
-
-impl PinReason {
-    /// In the order of the counters.
-    pub const ALL: [Self; 7] = [
-        Self::TemporaryTable,
-        Self::Cursor,
-        Self::AdvisoryLock,
-        Self::Listen,
-        Self::Load,
-        Self::Sequence,
-        Self::Unknown,
-    ];
-
-    /// The label.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TemporaryTable => "temporary_table",
-            Self::Cursor => "cursor",
-            Self::AdvisoryLock => "advisory_lock",
-            Self::Listen => "listen",
-            Self::Load => "load",
-            Self::Sequence => "sequence",
-            Self::Unknown => "unknown",
-        }
-    }
-}
-
 /// How a client's login ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LoginResult {
@@ -265,6 +222,7 @@ mod tests {
     use std::collections::HashSet;
 
     use super::*;
+    use crate::session::Pin;
 
     #[test]
     fn every_reason_is_at_its_index_and_no_name_is_there_twice() {
@@ -287,12 +245,7 @@ mod tests {
                 .enumerate()
                 .all(|(i, r)| *r as usize == i)
         );
-        assert!(
-            PinReason::ALL
-                .iter()
-                .enumerate()
-                .all(|(i, r)| *r as usize == i)
-        );
+        assert!(Pin::ALL.iter().enumerate().all(|(i, p)| *p as usize == i));
         assert!(
             LoginResult::ALL
                 .iter()

@@ -1,5 +1,5 @@
 //! What pgsplit counts and shows: metric families (Prometheus names, base units), the rows that the
-//! console and the HTTP API are made of, recent events, statements worth an operator's look.
+//! console and the HTTP API are made of, statements worth an operator's look.
 //!
 //! One [`Metrics`] belongs to one proxy: nothing here is global. Whatever happens once per request
 //! touches only its worker's own cache lines ([`WorkerMetrics`]); the shards are summed when
@@ -12,7 +12,6 @@
 //! This folder never opens a socket, reads a clock or starts a task.
 
 mod cells;
-mod events;
 mod families;
 pub mod inspect;
 mod labels;
@@ -20,9 +19,8 @@ mod statements;
 mod worker;
 
 pub use cells::Histogram;
-pub use events::{Event, EventKind, Events};
 pub use families::{Metrics, ProcessRow, Scrape};
 pub use inspect::Inspect;
-pub use labels::{LoginResult, PinReason, RetryReason, counts_as_read};
+pub use labels::{LoginResult, RetryReason, counts_as_read};
 pub use statements::{StatementCount, StatementCounts};
 pub use worker::{ClientGuard, DatabaseStats, DatabaseTotals, HeldGuard, WorkerMetrics};

@@ -15,12 +15,13 @@ use std::{
 
 use super::{
     cells::{Histogram, UpDown},
-    labels::{self, LoginResult, PinReason, REASONS, RetryReason},
+    labels::{self, LoginResult, REASONS, RetryReason},
 };
 use crate::{
     cluster::NodeId,
     error::Fault,
     routing::{Route, Target},
+    session::Pin,
     sql::Access,
 };
 
@@ -46,7 +47,7 @@ pub struct WorkerMetrics {
     pub(super) query_duration: Histogram,
     pub(super) pool_wait: Histogram,
     pub(super) retries: [AtomicU64; RetryReason::ALL.len()],
-    pub(super) pins: [AtomicU64; PinReason::ALL.len()],
+    pub(super) pins: [AtomicU64; Pin::ALL.len()],
     pub(super) logins: [AtomicU64; LoginResult::ALL.len()],
     pub(super) errors: [AtomicU64; 3],
     pub(super) cache_hits: AtomicU64,
@@ -175,7 +176,7 @@ impl WorkerMetrics {
     }
 
     /// A session now keeps its server connection.
-    pub fn pin(&self, reason: PinReason) {
+    pub fn pin(&self, reason: Pin) {
         if let Some(count) = self.pins.get(reason as usize) {
             count.fetch_add(1, Relaxed);
         }

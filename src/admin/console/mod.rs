@@ -5,6 +5,7 @@
 //! [`Metrics`]. Who may open it is decided at login; whoever is in may do everything.
 
 mod averages;
+mod operators;
 mod parse;
 mod serve;
 mod tables;
@@ -12,11 +13,14 @@ mod wire;
 
 use std::{borrow::Cow, fmt, sync::Arc};
 
-use self::parse::{Block, Command, Value};
 pub(in crate::admin) use self::{
     averages::Averages,
     parse::Show,
     tables::{Column, Sources, Table, Type, table},
+};
+use self::{
+    operators::Operators,
+    parse::{Block, Command, Value},
 };
 use super::{process, time};
 use crate::{
@@ -36,6 +40,7 @@ pub struct Console {
     inspect: Arc<dyn Inspect>,
     metrics: Arc<Metrics>,
     averages: Averages,
+    operators: Operators,
 }
 
 impl fmt::Debug for Console {
@@ -74,6 +79,7 @@ impl Console {
             inspect,
             metrics,
             averages: Averages::default(),
+            operators: Operators::default(),
         }
     }
 
@@ -111,6 +117,7 @@ impl Console {
                 inspect: &*self.inspect,
                 metrics: &self.metrics,
                 averages: &self.averages,
+                operators: &self.operators,
                 now: tokio::time::Instant::now().into_std(),
                 wall: time::wall(),
                 pgbouncer,
@@ -182,10 +189,15 @@ impl Console {
                 })
             }
             Command::Act { action, tag } => {
-                tracing::info!(user = caller.user, ?action, "console command");
+                let user = &caller.user;
+                tracing::info!(user, ?action, "console command");
+                self.operators
+                    .push(time::wall(), format!("{user}: {action}"));
                 let done = self.inspect.act(action.clone()).await;
                 if let Err(error) = &done {
-                    tracing::warn!(user = caller.user, ?action, %error, "console command failed");
+                    tracing::warn!(user, ?action, %error, "console command failed");
+                    let message = format!("{user}: {action} failed: {error}");
+                    self.operators.push(time::wall(), message);
                 }
                 Ok(Reply::Done {
                     tag,

@@ -459,7 +459,7 @@ pub(super) fn show_names() -> String {
 }
 
 fn syntax(message: impl Into<std::borrow::Cow<'static, str>>) -> Visible {
-    Visible::error(Fault::Client, SqlState(*b"42601"), message)
+    Visible::error(Fault::Client, SqlState::SYNTAX_ERROR, message)
 }
 
 #[cfg(test)]

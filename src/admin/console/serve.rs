@@ -18,11 +18,14 @@ use super::{
     Caller, Console, Reply, columns_of,
     parse::{Block, Command, PARAMETERS, SERVER_VERSION, parse},
     tables::{Cell, Column},
-    wire::{self, Frontend, Malformed, Out, Target},
+    wire::{self, Frontend, Out, Target},
 };
 use crate::{
     error::{Fault, Visible},
-    protocol::SqlState,
+    protocol::{
+        SqlState,
+        backend::{Status, tag},
+    },
     proxy::{ConsoleClient, ConsoleServer},
 };
 
@@ -124,7 +127,7 @@ struct Client<'a, S> {
 
 struct Portal {
     command: Option<Command>,
-    formats: Vec<i16>,
+    formats: Vec<u16>,
     /// Once it has been executed: what is still to be sent.
     rest: Option<Rest>,
 }
@@ -150,7 +153,11 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
     }
 
     fn ready(&mut self) {
-        self.out.ready(if self.in_block { b'T' } else { b'I' });
+        self.out.ready(if self.in_block {
+            Status::InTransaction
+        } else {
+            Status::Idle
+        });
     }
 
     /// The next message; `None` when the client is gone.
@@ -162,8 +169,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
                     return Ok(Some(message));
                 }
                 Ok(None) => {}
-                Err(Malformed(what)) => {
-                    return Err(fatal(Fault::Client, SqlState::PROTOCOL_VIOLATION, what));
+                Err(malformed) => {
+                    return Err(fatal(SqlState::PROTOCOL_VIOLATION, malformed.to_string()));
                 }
             }
             let patience = if self.input.is_empty() { IDLE } else { MESSAGE };
@@ -174,7 +181,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
                 Err(_late) if self.input.is_empty() => {
                     let idle = SqlState(*b"57P05");
                     let message = "terminating connection due to idle-session timeout";
-                    return Err(fatal(Fault::Client, idle, message));
+                    return Err(fatal(idle, message.to_owned()));
                 }
                 Err(_late) => return Err(End::Io(io::ErrorKind::TimedOut.into())),
             }
@@ -238,7 +245,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
                     Target::Statement(name) => drop(self.statements.remove(&name)),
                     Target::Portal(name) => drop(self.portals.remove(&name)),
                 }
-                self.out.bare(b'3');
+                self.out.bare(tag::CLOSE_COMPLETE);
             }
             Frontend::Execute { portal, max_rows } => {
                 let result = self.execute(&portal, max_rows).await?;
@@ -269,7 +276,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
             Err(error) => return Ok(Err(error)),
         };
         if commands.is_empty() {
-            self.out.bare(b'I');
+            self.out.bare(tag::EMPTY_QUERY_RESPONSE);
         }
         for command in commands {
             match self.run(&command).await? {
@@ -331,7 +338,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
         if commands.next().is_some() {
             return Err(Visible::error(
                 Fault::Client,
-                SqlState(*b"42601"),
+                SqlState::SYNTAX_ERROR,
                 "cannot insert multiple commands into a prepared statement",
             ));
         }
@@ -339,7 +346,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
             return Err(too_many("prepared statements"));
         }
         self.statements.insert(name, command);
-        self.out.bare(b'1');
+        self.out.bare(tag::PARSE_COMPLETE);
         Ok(())
     }
 
@@ -348,7 +355,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
         portal: String,
         statement: &str,
         parameters: usize,
-        formats: Vec<i16>,
+        formats: Vec<u16>,
     ) -> Result<(), Visible> {
         let command = self.statement(statement)?.clone();
         if parameters > 0 {
@@ -378,7 +385,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
                 rest: None,
             },
         );
-        self.out.bare(b'2');
+        self.out.bare(tag::BIND_COMPLETE);
         Ok(())
     }
 
@@ -399,7 +406,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
         };
         match columns {
             Some(columns) => self.out.row_description(&columns, &formats),
-            None => self.out.bare(b'n'),
+            None => self.out.bare(tag::NO_DATA),
         }
         Ok(())
     }
@@ -410,7 +417,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
             return Ok(Err(no_portal(name)));
         };
         let Some(command) = &portal.command else {
-            self.out.bare(b'I');
+            self.out.bare(tag::EMPTY_QUERY_RESPONSE);
             return Ok(Ok(()));
         };
         let mut rest = match portal.rest.take() {
@@ -440,7 +447,7 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
                 self.send().await?;
             }
         }
-        self.out.bare(b's');
+        self.out.bare(tag::PORTAL_SUSPENDED);
         portal.rest = Some(rest);
         self.portals.insert(name.to_owned(), portal);
         Ok(Ok(()))
@@ -473,8 +480,8 @@ fn too_many(what: &str) -> Visible {
     )
 }
 
-fn fatal(fault: Fault, state: SqlState, message: &'static str) -> End {
-    End::Fatal(Visible::fatal(fault, state, message))
+fn fatal(state: SqlState, message: String) -> End {
+    End::Fatal(Visible::fatal(Fault::Client, state, message))
 }
 
 #[cfg(test)]

@@ -8,14 +8,14 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use super::{averages::Averages, parse::Show};
+use super::{averages::Averages, operators::Operators, parse::Show};
 use crate::{
     admin::time::utc,
+    config::Reload,
     metrics::{
         Inspect, Metrics,
         inspect::{
-            ClientState, NodeRow, Phase, PoolRow, ServerState, StatsRow, health_name, mode_name,
-            role_name,
+            ClientState, NodeRow, Phase, PoolRow, ServerState, StatsRow, health_name, role_name,
         },
     },
 };
@@ -50,6 +50,7 @@ pub(in crate::admin) struct Sources<'a> {
     pub(in crate::admin) inspect: &'a dyn Inspect,
     pub(in crate::admin) metrics: &'a Metrics,
     pub(in crate::admin) averages: &'a Averages,
+    pub(in crate::admin) operators: &'a Operators,
     pub(in crate::admin) now: Instant,
     pub(in crate::admin) wall: SystemTime,
     /// As the database `pgbouncer`: one row for each database and user in SHOW POOLS, because its
@@ -90,7 +91,7 @@ const USERS: [Column; 4] = [
     int4("current_connections"),
     int4("current_client_connections"),
 ];
-const EVENTS: [Column; 3] = [text("time"), text("kind"), text("message")];
+const EVENTS: [Column; 4] = [text("time"), text("kind"), text("node"), text("message")];
 const QUERIES: [Column; 5] = [
     text("fingerprint"),
     text("reason"),
@@ -401,8 +402,11 @@ fn config(from: &Sources<'_>) -> Vec<Vec<Cell>> {
         [
             some(row.key),
             Some(mask(row.value)),
-            row.default.map(mask),
-            some(if row.changeable { "yes" } else { "no" }),
+            Some(mask(row.default)),
+            some(match row.reload {
+                Reload::Live => "yes",
+                Reload::Restart => "no",
+            }),
         ]
     }))
 }
@@ -435,7 +439,7 @@ fn databases(from: &Sources<'_>) -> Vec<Vec<Cell>> {
             some(row.pool_size),
             some(row.min_idle),
             some(0),
-            some(mode_name(row.mode)),
+            some(row.mode.name()),
             some(0),
             some(current),
             flag(row.paused),
@@ -501,7 +505,7 @@ fn pools(from: &Sources<'_>) -> Vec<Vec<Cell>> {
             some(pool.servers_connecting),
             some(pool.max_wait.as_secs()),
             some(pool.max_wait.subsec_micros()),
-            some(mode_name(pool.mode)),
+            some(pool.mode.name()),
             some(pool.node),
             some(pool.max_size),
         ]
@@ -759,11 +763,14 @@ fn users(from: &Sources<'_>) -> Vec<Vec<Cell>> {
 }
 
 fn events(from: &Sources<'_>) -> Vec<Vec<Cell>> {
-    rows::<{ EVENTS.len() }>(from.inspect.events().into_iter().map(|event| {
-        let age = from.now.saturating_duration_since(event.at);
+    let mut events = from.inspect.events();
+    events.extend(from.operators.list());
+    events.sort_by_key(|event| event.at);
+    rows::<{ EVENTS.len() }>(events.into_iter().map(|event| {
         [
-            some(from.ago(age)),
-            some(event.kind.name()),
+            some(utc(event.at)),
+            some(event.kind),
+            event.node,
             some(event.message),
         ]
     }))

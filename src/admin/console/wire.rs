@@ -2,15 +2,21 @@
 //!
 //! Pure: bytes in, values out; every length is checked against a limit before anything is kept.
 
+use std::borrow::Cow;
+
 use super::tables::{Cell, Column, Type};
-use crate::{error::Visible, protocol::SqlState};
+use crate::{
+    error::Visible,
+    protocol::{
+        backend::{Status, tag},
+        frame::{Fields, HEADER, Header, Malformed},
+        frontend::{self, Object, tag as front},
+        write,
+    },
+};
 
 /// Longest message that a console client may send, in bytes: commands and statements to explain.
 pub(super) const MESSAGE: usize = 1 << 20;
-
-/// Not the protocol, or more of it than the console takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Malformed(pub(super) &'static str);
 
 /// One frontend message.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -24,7 +30,7 @@ pub(super) enum Frontend {
         portal: String,
         statement: String,
         parameters: usize,
-        formats: Vec<i16>,
+        formats: Vec<u16>,
     },
     Describe(Target),
     Execute {
@@ -49,124 +55,98 @@ pub(super) enum Target {
 
 /// The first whole message in `bytes` and its length; `None` while there isn't one yet.
 pub(super) fn read(bytes: &[u8]) -> Result<Option<(Frontend, usize)>, Malformed> {
-    let Some((kind, rest)) = bytes.split_first() else {
-        return Ok(None);
-    };
     // Looked at before the length: what isn't a message has no length either.
-    if !b"QPBDECSHXFdcf".contains(kind) {
-        return Err(Malformed("unknown message type"));
+    match bytes.first() {
+        Some(&tag) if !b"QPBDECSHXFdcf".contains(&tag) => {
+            return Err(Malformed::Unexpected { tag });
+        }
+        _ => {}
     }
-    let Some(length) = rest.first_chunk::<4>() else {
+    let Some(header) = Header::parse(bytes)? else {
         return Ok(None);
     };
-    let length = usize::try_from(u32::from_be_bytes(*length)).unwrap_or(usize::MAX);
-    if !(4..=MESSAGE).contains(&length) {
-        return Err(Malformed("invalid message length"));
+    if header.len > MESSAGE {
+        let length = u32::try_from(header.len).unwrap_or(u32::MAX);
+        return Err(Malformed::TooLong {
+            tag: header.tag,
+            length,
+        });
     }
-    let Some(body) = rest.get(4..length) else {
+    let Some(body) = bytes.get(HEADER..header.len) else {
         return Ok(None);
     };
-    let mut body = Body(body);
-    let message = match kind {
-        b'Q' => Frontend::Query(body.text()?),
-        b'P' => {
-            let (name, sql) = (body.text()?, body.text()?);
-            for _parameter in 0..body.count()? {
-                body.take(4)?;
+    let message = match header.tag {
+        front::QUERY => Frontend::Query(string(frontend::query(body)?)),
+        front::PARSE => {
+            let parse = frontend::Parse::read(body)?;
+            Frontend::Parse {
+                name: string(parse.name),
+                sql: string(parse.text),
             }
-            Frontend::Parse { name, sql }
         }
-        b'B' => body.bind()?,
-        b'D' => Frontend::Describe(body.target()?),
-        b'C' => Frontend::Close(body.target()?),
-        b'E' => Frontend::Execute {
-            portal: body.text()?,
-            max_rows: usize::try_from(body.int4()?).unwrap_or(0),
-        },
-        b'S' => Frontend::Sync,
-        b'H' => Frontend::Flush,
-        b'X' => Frontend::Terminate,
-        b'F' => {
-            body.0 = &[];
-            Frontend::FunctionCall
+        front::BIND => bind(body)?,
+        front::DESCRIBE => Frontend::Describe(target(header.tag, body)?),
+        front::CLOSE => Frontend::Close(target(header.tag, body)?),
+        front::EXECUTE => {
+            let execute = frontend::Execute::read(body)?;
+            Frontend::Execute {
+                portal: string(execute.portal),
+                // As PostgreSQL: no limit when it isn't positive.
+                max_rows: i32::try_from(execute.max_rows).map_or(0, |rows| rows as usize),
+            }
         }
-        _ => {
-            body.0 = &[];
-            Frontend::Copy
-        }
+        front::FUNCTION_CALL => Frontend::FunctionCall,
+        front::COPY_DATA | front::COPY_DONE | front::COPY_FAIL => Frontend::Copy,
+        tag if !body.is_empty() => return Err(Malformed::Body { tag }),
+        front::SYNC => Frontend::Sync,
+        front::FLUSH => Frontend::Flush,
+        front::TERMINATE => Frontend::Terminate,
+        tag => return Err(Malformed::Unexpected { tag }),
     };
-    if !body.0.is_empty() {
-        return Err(Malformed("invalid message format"));
-    }
-    Ok(Some((message, length + 1)))
+    Ok(Some((message, header.len)))
 }
 
-/// The rest of a message's body.
-struct Body<'a>(&'a [u8]);
+/// The console speaks UTF-8; what isn't is shown as such and won't match anything.
+fn string(bytes: &[u8]) -> String {
+    String::from_utf8_lossy(bytes).into_owned()
+}
 
-impl<'a> Body<'a> {
-    fn take(&mut self, length: usize) -> Result<&'a [u8], Malformed> {
-        let (taken, rest) = self
-            .0
-            .split_at_checked(length)
-            .ok_or(Malformed("insufficient data left in message"))?;
-        self.0 = rest;
-        Ok(taken)
-    }
+fn target(tag: u8, body: &[u8]) -> Result<Target, Malformed> {
+    let target = frontend::Target::read(tag, body)?;
+    Ok(match target.object {
+        Object::Statement => Target::Statement(string(target.name)),
+        Object::Portal => Target::Portal(string(target.name)),
+    })
+}
 
-    /// Up to a zero byte. The console speaks UTF-8; what isn't is shown as such and won't match
-    /// anything.
-    fn text(&mut self) -> Result<String, Malformed> {
-        let end = memchr::memchr(0, self.0).ok_or(Malformed("invalid string in message"))?;
-        let text = String::from_utf8_lossy(self.take(end)?).into_owned();
-        self.take(1)?;
-        Ok(text)
+fn bind(body: &[u8]) -> Result<Frontend, Malformed> {
+    let malformed = || Malformed::Body { tag: front::BIND };
+    let bind = frontend::Bind::read(body)?;
+    let mut fields = Fields::new(front::BIND, bind.rest);
+    for _format in 0..fields.u16()? {
+        fields.u16()?;
     }
-
-    fn int2(&mut self) -> Result<i16, Malformed> {
-        let bytes = self.take(2)?.first_chunk().copied().unwrap_or_default();
-        Ok(i16::from_be_bytes(bytes))
+    let parameters = fields.u16()?;
+    for _parameter in 0..parameters {
+        let length = fields.u32()?;
+        // The highest bit says NULL.
+        let length = i32::try_from(length).map_or(0, |length| length as usize);
+        let rest = fields.rest().get(length..).ok_or_else(malformed)?;
+        fields = Fields::new(front::BIND, rest);
     }
-
-    fn int4(&mut self) -> Result<i32, Malformed> {
-        let bytes = self.take(4)?.first_chunk().copied().unwrap_or_default();
-        Ok(i32::from_be_bytes(bytes))
+    let mut formats = Vec::new();
+    for _format in 0..fields.u16()? {
+        formats.push(fields.u16()?);
     }
-
-    fn count(&mut self) -> Result<usize, Malformed> {
-        usize::try_from(self.int2()?).map_err(|_negative| Malformed("negative count in message"))
+    if !fields.rest().is_empty() {
+        return Err(malformed());
     }
-
-    fn target(&mut self) -> Result<Target, Malformed> {
-        match self.take(1)? {
-            b"S" => Ok(Target::Statement(self.text()?)),
-            b"P" => Ok(Target::Portal(self.text()?)),
-            _ => Err(Malformed("neither a statement nor a portal")),
-        }
-    }
-
-    fn bind(&mut self) -> Result<Frontend, Malformed> {
-        let (portal, statement) = (self.text()?, self.text()?);
-        for _format in 0..self.count()? {
-            self.int2()?;
-        }
-        let parameters = self.count()?;
-        for _parameter in 0..parameters {
-            if let Ok(length) = usize::try_from(self.int4()?) {
-                self.take(length)?;
-            }
-        }
-        let mut formats = Vec::new();
-        for _format in 0..self.count()? {
-            formats.push(self.int2()?);
-        }
-        Ok(Frontend::Bind {
-            portal,
-            statement,
-            parameters,
-            formats,
-        })
-    }
+    Ok(Frontend::Bind {
+        portal: string(bind.portal),
+        statement: string(bind.statement),
+        parameters: usize::from(parameters),
+        formats,
+    })
 }
 
 /// Messages to be sent.
@@ -174,47 +154,32 @@ impl<'a> Body<'a> {
 pub(super) struct Out(pub(super) Vec<u8>);
 
 impl Out {
-    fn message(&mut self, kind: u8, body: impl FnOnce(&mut Vec<u8>)) {
-        self.0.push(kind);
-        let start = self.0.len();
-        self.0.extend_from_slice(&[0; 4]);
-        body(&mut self.0);
-        let length = u32::try_from(self.0.len() - start).unwrap_or(u32::MAX);
-        if let Some(field) = self.0.get_mut(start..start + 4) {
-            field.copy_from_slice(&length.to_be_bytes());
-        }
-    }
-
     pub(super) fn parameter_status(&mut self, name: &str, value: &str) {
-        self.message(b'S', |out| {
-            text(out, name);
-            text(out, value);
-        });
+        write::parameter_status(&mut self.0, name.as_bytes(), without_zero(value).as_bytes());
     }
 
     pub(super) fn backend_key(&mut self, process: u32, secret: u32) {
-        self.message(b'K', |out| {
-            out.extend_from_slice(&process.to_be_bytes());
-            out.extend_from_slice(&secret.to_be_bytes());
-        });
+        write::backend_key_data(&mut self.0, process, &secret.to_be_bytes());
     }
 
-    pub(super) fn ready(&mut self, status: u8) {
-        self.message(b'Z', |out| out.push(status));
+    pub(super) fn ready(&mut self, status: Status) {
+        write::ready_for_query(&mut self.0, status);
     }
 
     /// A message without a body: ParseComplete and the like.
-    pub(super) fn bare(&mut self, kind: u8) {
-        self.message(kind, |_out| {});
+    pub(super) fn bare(&mut self, tag: u8) {
+        write::bare(&mut self.0, tag);
     }
 
     /// No parameters: the console's statements have none.
     pub(super) fn parameter_description(&mut self) {
-        self.message(b't', |out| out.extend_from_slice(&[0, 0]));
+        write::frame(&mut self.0, tag::PARAMETER_DESCRIPTION, |out| {
+            out.extend_from_slice(&[0, 0]);
+        });
     }
 
-    pub(super) fn row_description(&mut self, columns: &[Column], formats: &[i16]) {
-        self.message(b'T', |out| {
+    pub(super) fn row_description(&mut self, columns: &[Column], formats: &[u16]) {
+        write::frame(&mut self.0, tag::ROW_DESCRIPTION, |out| {
             count(out, columns.len());
             for (index, Column(name, kind)) in columns.iter().enumerate() {
                 text(out, name);
@@ -223,13 +188,13 @@ impl Out {
                 out.extend_from_slice(&kind.oid().to_be_bytes());
                 out.extend_from_slice(&kind.size().to_be_bytes());
                 out.extend_from_slice(&(-1_i32).to_be_bytes());
-                out.extend_from_slice(&i16::from(is_binary(formats, index)).to_be_bytes());
+                out.extend_from_slice(&u16::from(is_binary(formats, index)).to_be_bytes());
             }
         });
     }
 
-    pub(super) fn data_row(&mut self, columns: &[Column], cells: &[Cell], formats: &[i16]) {
-        self.message(b'D', |out| {
+    pub(super) fn data_row(&mut self, columns: &[Column], cells: &[Cell], formats: &[u16]) {
+        write::frame(&mut self.0, tag::DATA_ROW, |out| {
             count(out, cells.len());
             for (index, (Column(_name, kind), cell)) in columns.iter().zip(cells).enumerate() {
                 let Some(value) = cell else {
@@ -252,42 +217,45 @@ impl Out {
     }
 
     pub(super) fn complete(&mut self, tag: &str) {
-        self.message(b'C', |out| text(out, tag));
+        write::command_complete(&mut self.0, tag);
     }
 
     pub(super) fn notice(&mut self, message: &str) {
-        self.message(b'N', |out| {
-            fields(out, "NOTICE", SqlState(*b"00000"), message, None);
+        let message = without_zero(message);
+        let fields = [
+            (b'S', "NOTICE"),
+            (b'V', "NOTICE"),
+            (b'C', "00000"),
+            (b'M', &*message),
+        ];
+        write::frame(&mut self.0, tag::NOTICE_RESPONSE, |out| {
+            for (kind, value) in fields {
+                out.push(kind);
+                text(out, value);
+            }
+            out.push(0);
         });
     }
 
     pub(super) fn error(&mut self, error: &Visible) {
-        let severity = if error.fatal { "FATAL" } else { "ERROR" };
-        self.message(b'E', |out| {
-            let hint = error.hint.as_deref();
-            fields(out, severity, error.sqlstate, &error.message, hint);
-        });
+        let mut error = error.clone();
+        error.message = without_zero(&error.message).into_owned().into();
+        write::error(&mut self.0, &error);
     }
 }
 
-fn fields(out: &mut Vec<u8>, severity: &str, state: SqlState, message: &str, hint: Option<&str>) {
-    let fields = [
-        (b'S', severity),
-        (b'V', severity),
-        (b'C', state.as_str()),
-        (b'M', message),
-    ];
-    for (kind, value) in fields.into_iter().chain(hint.map(|hint| (b'H', hint))) {
-        out.push(kind);
-        text(out, value);
-    }
-    out.push(0);
-}
-
-/// A text can't carry a zero byte: it ends there.
 fn text(out: &mut Vec<u8>, value: &str) {
-    out.extend(value.bytes().take_while(|byte| *byte != 0));
+    out.extend_from_slice(value.as_bytes());
     out.push(0);
+}
+
+/// A string in a message ends at a zero byte: what a client wrote may hold one.
+fn without_zero(text: &str) -> Cow<'_, str> {
+    if text.contains('\0') {
+        Cow::Owned(text.replace('\0', "\u{fffd}"))
+    } else {
+        Cow::Borrowed(text)
+    }
 }
 
 fn count(out: &mut Vec<u8>, number: usize) {
@@ -295,7 +263,7 @@ fn count(out: &mut Vec<u8>, number: usize) {
 }
 
 /// Bind's rule: none is text, one is for all columns, else one each.
-fn is_binary(formats: &[i16], column: usize) -> bool {
+fn is_binary(formats: &[u16], column: usize) -> bool {
     let format = match formats {
         [all] => Some(all),
         each => each.get(column),

@@ -90,7 +90,11 @@ fn scrape() -> Scrape {
 }
 
 fn route(target: Target, reason: Reason) -> Route {
-    Route { target, reason }
+    Route {
+        target,
+        reason,
+        sample: false,
+    }
 }
 
 #[test]
@@ -202,7 +206,7 @@ fn the_workers_shards_are_summed() {
             NodeId(1),
         );
         worker.retry(RetryReason::ReadOnly);
-        worker.pin(PinReason::Listen);
+        worker.pin(Pin::Listen);
         worker.login(LoginResult::Refused);
         worker.error(Fault::Node);
         worker.received(100);

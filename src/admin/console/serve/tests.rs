@@ -223,6 +223,12 @@ async fn several_commands_run_in_order_until_one_fails() {
         actions,
         [Action::Reload, Action::Resume(Some("app".into())), disable]
     );
+    let events = table(&driver.simple_query("SHOW EVENTS").await.unwrap());
+    let last = events.last().unwrap()[3].clone().unwrap();
+    assert!(
+        last.starts_with("ops: DISABLE NODE none failed: no such node"),
+        "{last}"
+    );
     // A text with a mistake does nothing at all.
     driver.simple_query("SHUTDOWN; FOO").await.unwrap_err();
     assert_eq!(fake.actions.lock().unwrap().len(), 3);
