@@ -158,7 +158,7 @@ impl Console {
                 let (value, tag) = match value {
                     Value::Fixed { value, .. } => ((*value).to_owned(), "SHOW"),
                     Value::One => ("1".to_owned(), "SELECT 1"),
-                    Value::Version => (VERSION.to_owned(), "SELECT 1"),
+                    Value::Version => (format!("PostgreSQL {}", parse::SERVER_VERSION), "SELECT 1"),
                     Value::NotInRecovery => ("f".to_owned(), "SELECT 1"),
                     Value::CurrentDatabase => (caller.database.clone(), "SELECT 1"),
                     Value::CurrentUser => (caller.user.clone(), "SELECT 1"),

@@ -75,26 +75,102 @@ pub(super) enum Value {
     CurrentUser,
 }
 
+/// A table's name, and what SHOW HELP says of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Topic {
+    pub(super) name: &'static str,
+    pub(super) show: Show,
+    pub(super) about: &'static str,
+}
+
 impl Show {
-    /// Every table with its name.
-    pub(super) const ALL: [(&'static str, Self); 17] = [
-        ("HELP", Self::Help),
-        ("VERSION", Self::Version),
-        ("CONFIG", Self::Config),
-        ("DATABASES", Self::Databases),
-        ("NODES", Self::Nodes),
-        ("POOLS", Self::Pools),
-        ("CLIENTS", Self::Clients),
-        ("SERVERS", Self::Servers),
-        ("STATS", Self::Stats),
-        ("STATS_TOTALS", Self::StatsTotals),
-        ("STATS_AVERAGES", Self::StatsAverages),
-        ("TOTALS", Self::Totals),
-        ("QUERIES", Self::Queries),
-        ("LISTS", Self::Lists),
-        ("USERS", Self::Users),
-        ("EVENTS", Self::Events),
-        ("STATE", Self::State),
+    /// Every table.
+    pub(super) const ALL: [Topic; 17] = [
+        Topic {
+            name: "HELP",
+            show: Self::Help,
+            about: "this list",
+        },
+        Topic {
+            name: "VERSION",
+            show: Self::Version,
+            about: "the version of pgsplit",
+        },
+        Topic {
+            name: "CONFIG",
+            show: Self::Config,
+            about: "settings in force, with their defaults",
+        },
+        Topic {
+            name: "DATABASES",
+            show: Self::Databases,
+            about: "databases as configured, and their connections",
+        },
+        Topic {
+            name: "NODES",
+            show: Self::Nodes,
+            about: "nodes with role, health, lag and position",
+        },
+        Topic {
+            name: "POOLS",
+            show: Self::Pools,
+            about: "server connections of each database, user and node, and who waits for them",
+        },
+        Topic {
+            name: "CLIENTS",
+            show: Self::Clients,
+            about: "connected clients",
+        },
+        Topic {
+            name: "SERVERS",
+            show: Self::Servers,
+            about: "server connections",
+        },
+        Topic {
+            name: "STATS",
+            show: Self::Stats,
+            about: "totals of each database since the start, and averages of the last minute",
+        },
+        Topic {
+            name: "STATS_TOTALS",
+            show: Self::StatsTotals,
+            about: "the totals alone",
+        },
+        Topic {
+            name: "STATS_AVERAGES",
+            show: Self::StatsAverages,
+            about: "the averages alone",
+        },
+        Topic {
+            name: "TOTALS",
+            show: Self::Totals,
+            about: "the totals of all databases together",
+        },
+        Topic {
+            name: "QUERIES",
+            show: Self::Queries,
+            about: "statements that keep going to the primary, and reads there by reason",
+        },
+        Topic {
+            name: "LISTS",
+            show: Self::Lists,
+            about: "how many there are of each thing",
+        },
+        Topic {
+            name: "USERS",
+            show: Self::Users,
+            about: "users as configured, and their connections",
+        },
+        Topic {
+            name: "EVENTS",
+            show: Self::Events,
+            about: "what happened lately: nodes, failovers, operators",
+        },
+        Topic {
+            name: "STATE",
+            show: Self::State,
+            about: "whether pgsplit is active or paused, takes writes and reads",
+        },
     ];
 }
 
@@ -304,7 +380,7 @@ fn command(tokens: &[Token], shown: &str) -> Result<Command, Visible> {
     let invalid = || {
         let shown: String = shown.chars().take(100).collect();
         syntax(format!("invalid command '{shown}', use SHOW HELP;"))
-            .hint(format!("SHOW takes {}.", show_names().replace('|', ", ")))
+            .hint(format!("SHOW takes {}.", show_names()))
     };
     let Some((first, rest)) = tokens.split_first() else {
         return Err(invalid());
@@ -415,11 +491,11 @@ fn show(rest: &[Token]) -> Option<Command> {
         }
         _ => return None,
     };
-    let table = Show::ALL
+    let topic = Show::ALL
         .iter()
-        .find(|(table, _show)| table.eq_ignore_ascii_case(&name));
-    if let Some((_name, show)) = table {
-        return Some(Command::Show(*show));
+        .find(|topic| topic.name.eq_ignore_ascii_case(&name));
+    if let Some(topic) = topic {
+        return Some(Command::Show(topic.show));
     }
     let mut parameters = PARAMETERS.iter().chain(&MORE_PARAMETERS);
     let (column, value) = parameters.find(|(column, _value)| column.eq_ignore_ascii_case(&name))?;
@@ -452,10 +528,9 @@ fn select(rest: &[Token]) -> Option<Command> {
     Some(Command::Value(value))
 }
 
-/// The tables' names, separated by `|`.
-pub(super) fn show_names() -> String {
-    let names: Vec<_> = Show::ALL.iter().map(|(name, _show)| *name).collect();
-    names.join("|")
+/// The tables' names, for a hint.
+fn show_names() -> String {
+    Show::ALL.map(|topic| topic.name).join(", ")
 }
 
 fn syntax(message: impl Into<std::borrow::Cow<'static, str>>) -> Visible {

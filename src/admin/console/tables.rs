@@ -337,9 +337,7 @@ fn rows<const N: usize>(rows: impl IntoIterator<Item = [Cell; N]>) -> Vec<Vec<Ce
 }
 
 fn help() -> Vec<Vec<Cell>> {
-    let show = super::parse::show_names();
-    let lines: [(&str, &str); 14] = [
-        (&show, "SHOW one of these"),
+    const COMMANDS: [(&str, &str); 13] = [
         (
             "EXPLAIN ROUTE [FOR database] statement",
             "where a statement would go, and why",
@@ -378,15 +376,10 @@ fn help() -> Vec<Vec<Cell>> {
             "accepted and ignored, for drivers that send it",
         ),
     ];
-    let first = |command: &str| {
-        if command == show {
-            format!("SHOW {command}")
-        } else {
-            command.to_owned()
-        }
-    };
-    let rows_of = lines.map(|(command, effect)| [Some(first(command)), some(effect)]);
-    rows::<{ HELP.len() }>(rows_of)
+    let tables =
+        Show::ALL.map(|topic| [some(format_args!("SHOW {}", topic.name)), some(topic.about)]);
+    let commands = COMMANDS.map(|(command, effect)| [some(command), some(effect)]);
+    rows::<{ HELP.len() }>(tables.into_iter().chain(commands))
 }
 
 fn config(from: &Sources<'_>) -> Vec<Vec<Cell>> {
