@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    path::Path,
+    path::PathBuf,
     process::Command,
     sync::atomic::{AtomicBool, Ordering},
     time::{Duration, Instant},
@@ -10,7 +10,7 @@ use std::{
 
 use super::{
     Result,
-    process::{cpu, find_program, memory_kib, output, system_calls},
+    process::{cpu, memory_kib, output, system_calls},
     targets::{DATABASE, Protocol, Target},
     wire::{Client, Login},
 };
@@ -20,6 +20,15 @@ const BULK_ROWS: u64 = 1_000_000;
 /// A row of them: short ones are the harder case for whoever looks at every message.
 const BULK_TEXT: usize = 185;
 const BULK_BYTES: u64 = 200_000_000;
+
+/// What every measurement needs.
+#[derive(Debug)]
+pub(crate) struct Ground {
+    pub(crate) login: Login,
+    /// For files that go away afterwards.
+    pub(crate) dir: PathBuf,
+    pub(crate) pgbench: PathBuf,
+}
 
 /// What pgbench runs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -64,13 +73,12 @@ pub(crate) enum Length {
     TransactionsPerClient(u32),
 }
 
-fn pgbench(target: &Target, login: &Login, load: Load, length: Length) -> Result<Command> {
-    let program = find_program("pgbench").ok_or("pgbench is not installed")?;
-    let mut command = Command::new(program);
+fn pgbench(ground: &Ground, target: &Target, load: Load, length: Length) -> Command {
+    let mut command = Command::new(&ground.pgbench);
     command
-        .env("PGPASSWORD", &login.password)
+        .env("PGPASSWORD", &ground.login.password)
         .args(["-n", "-h", "127.0.0.1", "-p", &target.port.to_string()])
-        .args(["-U", &login.user, "-M", load.protocol.name()])
+        .args(["-U", &ground.login.user, "-M", load.protocol.name()])
         .args(["-c", &load.clients.to_string()])
         .args(["-j", &load.clients.min(2).to_string()])
         .arg(match load.script {
@@ -81,14 +89,14 @@ fn pgbench(target: &Target, login: &Login, load: Load, length: Length) -> Result
         Length::Seconds(n) => command.args(["-T", &n.to_string()]),
         Length::TransactionsPerClient(n) => command.args(["-t", &n.to_string()]),
     };
-    Ok(command)
+    command
 }
 
 /// Fills pgbench's tables through a direct connection.
-pub(crate) fn prepare(direct: &Target, login: &Login) -> Result<()> {
-    let program = find_program("pgbench").ok_or("pgbench is not installed")?;
+pub(crate) fn prepare(ground: &Ground, direct: &Target) -> Result<()> {
+    let login = &ground.login;
     output(
-        Command::new(program)
+        Command::new(&ground.pgbench)
             .env("PGPASSWORD", &login.password)
             .args(["-i", "-q", "-s", "10", "-h", "127.0.0.1"])
             .args(["-p", &direct.port.to_string(), "-U", &login.user, DATABASE]),
@@ -99,14 +107,13 @@ pub(crate) fn prepare(direct: &Target, login: &Login) -> Result<()> {
 }
 
 pub(crate) fn load(
+    ground: &Ground,
     target: &Target,
-    login: &Login,
     load: Load,
     seconds: u32,
-    dir: &Path,
 ) -> Result<LoadFigures> {
-    let mut command = pgbench(target, login, load, Length::Seconds(seconds))?;
-    let prefix = dir.join("latency");
+    let mut command = pgbench(ground, target, load, Length::Seconds(seconds));
+    let prefix = ground.dir.join("latency");
     command
         .args(["-l", "--sampling-rate=0.25", "--log-prefix"])
         .arg(&prefix)
@@ -119,7 +126,7 @@ pub(crate) fn load(
     };
     let transactions = figure(&text, "number of transactions actually processed: ")?;
     let mut latencies = Vec::new();
-    for file in fs::read_dir(dir)?.flatten() {
+    for file in fs::read_dir(&ground.dir)?.flatten() {
         if !file.file_name().to_string_lossy().starts_with("latency") {
             continue;
         }
@@ -144,19 +151,14 @@ pub(crate) fn load(
 
 /// System calls per transaction, by name: the difference of a long and a short run, so that
 /// logins don't count.
-pub(crate) fn syscalls(
-    target: &Target,
-    login: &Login,
-    load: Load,
-    dir: &Path,
-) -> Result<Vec<(String, f64)>> {
+pub(crate) fn syscalls(ground: &Ground, target: &Target, load: Load) -> Result<Vec<(String, f64)>> {
     const SHORT: u32 = 20;
     const LONG: u32 = 320;
     let pid = target.pid().ok_or("no process")?;
     let count = |transactions| {
-        system_calls(pid, &dir.join("strace"), || {
+        system_calls(pid, &ground.dir.join("strace"), || {
             let length = Length::TransactionsPerClient(transactions);
-            let mut command = pgbench(target, login, load, length)?;
+            let mut command = pgbench(ground, target, load, length);
             output(command.arg(target.database(load.protocol))).map(drop)
         })
     };
@@ -182,15 +184,15 @@ pub(crate) struct MemoryFigures {
 }
 
 /// Memory per client that has logged in, and per client that is idle after a query.
-pub(crate) fn memory(target: &Target, login: &Login, clients: u32) -> Result<MemoryFigures> {
+pub(crate) fn memory(ground: &Ground, target: &Target, clients: u32) -> Result<MemoryFigures> {
     let pid = target.pid().ok_or("no process")?;
     // Server connections and caches exist before the first reading.
-    let mut first = Client::connect(target.port, login, DATABASE)?;
+    let mut first = Client::connect(target.port, &ground.login, DATABASE)?;
     first.query("select 1")?;
     let before = memory_kib(pid)?;
     let mut idle = Vec::new();
     for _ in 0..clients {
-        idle.push(Client::connect(target.port, login, DATABASE)?);
+        idle.push(Client::connect(target.port, &ground.login, DATABASE)?);
     }
     let logged_in = memory_kib(pid)?;
     for client in &mut idle {
@@ -233,8 +235,8 @@ pub(crate) struct BulkFigures {
     pub(crate) cpu_per_gb: Option<f64>,
 }
 
-pub(crate) fn bulk(target: &Target, login: &Login, bulk: Bulk) -> Result<BulkFigures> {
-    let mut client = Client::connect(target.port, login, DATABASE)?;
+pub(crate) fn bulk(ground: &Ground, target: &Target, bulk: Bulk) -> Result<BulkFigures> {
+    let mut client = Client::connect(target.port, &ground.login, DATABASE)?;
     if bulk == Bulk::CopyIn {
         client.query("truncate bulk")?;
     }
@@ -276,7 +278,11 @@ pub(crate) struct ConnectFigures {
 }
 
 /// Logins one after another from several threads, each with one query.
-pub(crate) fn connect(target: &Target, login: &Login, length: Duration) -> Result<ConnectFigures> {
+pub(crate) fn connect(
+    ground: &Ground,
+    target: &Target,
+    length: Duration,
+) -> Result<ConnectFigures> {
     const THREADS: usize = 8;
     let stop = AtomicBool::new(false);
     let before = target.pid().map(cpu).transpose()?;
@@ -284,7 +290,7 @@ pub(crate) fn connect(target: &Target, login: &Login, length: Duration) -> Resul
     let one_after_another = || -> std::result::Result<u64, String> {
         let mut count = 0;
         while !stop.load(Ordering::Relaxed) {
-            Client::connect(target.port, login, DATABASE)
+            Client::connect(target.port, &ground.login, DATABASE)
                 .and_then(|mut client| {
                     client.query("select 1")?;
                     client.close()

@@ -21,7 +21,6 @@
 )]
 
 mod cases;
-mod cluster;
 mod process;
 mod report;
 mod targets;
@@ -30,16 +29,16 @@ mod wire;
 use std::{
     collections::BTreeSet,
     fs,
-    path::{Path, PathBuf},
+    path::PathBuf,
     process::ExitCode,
     sync::atomic::{AtomicBool, Ordering},
     time::Duration,
 };
 
 use clap::{Parser, ValueEnum};
+use pgsplit::cli::demo::cluster::{Cluster, Options};
 
-use cases::{Bulk, Load, Script};
-use cluster::Cluster;
+use cases::{Bulk, Ground, Load, Script};
 use process::{Account, output};
 use report::{Goal, Report};
 use targets::{Kind, PgBouncer, Protocol, Target};
@@ -131,15 +130,20 @@ fn run() -> Result<()> {
     account.own(dir.path())?;
 
     let bouncer = PgBouncer::find_or_install()?;
-    let login = Login::new("bench", "bench");
     eprintln!("starting a primary and two replicas");
-    let cluster = Cluster::start(dir.path(), account, 2)?;
+    let cluster = Cluster::start(&cluster_options())?;
+    let ground = Ground {
+        login: Login::new("app", "app"),
+        dir: dir.path().to_owned(),
+        pgbench: cluster.bin().join("pgbench"),
+    };
+    let login = &ground.login;
     let direct = Target::direct(&cluster)?;
-    cases::prepare(&direct, &login)?;
-    let pgbouncer = Target::pgbouncer(&bouncer, dir.path(), account, &cluster, &login)?;
+    cases::prepare(&ground, &direct)?;
+    let pgbouncer = Target::pgbouncer(&bouncer, dir.path(), account, &cluster, login)?;
     let mut targets = vec![direct, pgbouncer];
     if !args.no_pgsplit {
-        let pgsplit = Target::pgsplit(&args.pgsplit, dir.path(), &cluster, &login)?;
+        let pgsplit = Target::pgsplit(&args.pgsplit, dir.path(), &cluster, login)?;
         targets.push(pgsplit);
     }
     if args.stay {
@@ -152,12 +156,11 @@ fn run() -> Result<()> {
         bouncer.version,
         output(std::process::Command::new("uname").args(["-srm"]))?.trim()
     ));
-    let reads_before = replica_transactions(&cluster, &login)?;
+    let reads_before = replica_transactions(&cluster, login)?;
     let plan = Plan::new(&args);
     let bench = Bench {
         targets: &targets,
-        login: &login,
-        dir: dir.path(),
+        ground: &ground,
         plan: &plan,
     };
     for part in &plan.parts {
@@ -175,7 +178,7 @@ fn run() -> Result<()> {
             bouncer.version
         ));
     }
-    let reads = replica_transactions(&cluster, &login)? - reads_before;
+    let reads = replica_transactions(&cluster, login)? - reads_before;
     report.note(format!("{reads} transactions ran on the replicas"));
     println!("{}", report.table());
     if let Some(path) = &args.json {
@@ -226,8 +229,7 @@ impl Plan {
 
 struct Bench<'a> {
     targets: &'a [Target],
-    login: &'a Login,
-    dir: &'a Path,
+    ground: &'a Ground,
     plan: &'a Plan,
 }
 
@@ -251,7 +253,7 @@ impl Bench<'_> {
                 eprintln!("round {} of {rounds}: {}", round + 1, load.name());
                 for target in self.turn(round) {
                     continue_unless_interrupted()?;
-                    let got = cases::load(target, self.login, load, self.plan.seconds, self.dir)
+                    let got = cases::load(self.ground, target, load, self.plan.seconds)
                         .map_err(|e| format!("{}: {e}", target.kind.name()))?;
                     let (case, kind) = (load.name(), target.kind);
                     let (cpu, p50) = if load.clients == 16 && load.script == Script::Select {
@@ -285,7 +287,7 @@ impl Bench<'_> {
             eprintln!("system calls: {}", load.name());
             for target in self.proxies() {
                 continue_unless_interrupted()?;
-                let calls = match cases::syscalls(target, self.login, load, self.dir) {
+                let calls = match cases::syscalls(self.ground, target, load) {
                     Ok(calls) => calls,
                     Err(error) => {
                         report.note(format!("no system calls counted: {error}"));
@@ -321,7 +323,7 @@ impl Bench<'_> {
         for target in self.proxies() {
             continue_unless_interrupted()?;
             eprintln!("memory: {}", target.kind.name());
-            let got = cases::memory(target, self.login, clients)
+            let got = cases::memory(self.ground, target, clients)
                 .map_err(|e| format!("{}: {e}", target.kind.name()))?;
             let case = format!("{clients} idle clients");
             for (metric, value) in [
@@ -340,7 +342,7 @@ impl Bench<'_> {
                 eprintln!("round {}: {}", round + 1, bulk.name());
                 for target in self.turn(round) {
                     continue_unless_interrupted()?;
-                    let got = cases::bulk(target, self.login, bulk)
+                    let got = cases::bulk(self.ground, target, bulk)
                         .map_err(|e| format!("{}: {e}", target.kind.name()))?;
                     let (case, kind) = (bulk.name(), target.kind);
                     let goal = Goal::OfPgBouncer(0.6);
@@ -358,7 +360,7 @@ impl Bench<'_> {
             eprintln!("round {}: logins", round + 1);
             for target in self.turn(round) {
                 continue_unless_interrupted()?;
-                let got = cases::connect(target, self.login, length)
+                let got = cases::connect(self.ground, target, length)
                     .map_err(|e| format!("{}: {e}", target.kind.name()))?;
                 let (case, kind) = ("SCRAM login + query", target.kind);
                 report.add(
@@ -378,7 +380,7 @@ impl Bench<'_> {
 /// Transactions that the replicas have counted: shows that reads were split.
 fn replica_transactions(cluster: &Cluster, login: &Login) -> Result<i64> {
     let mut sum = 0;
-    for port in cluster.ports().into_iter().skip(1) {
+    for port in targets::ports(cluster).into_iter().skip(1) {
         let mut client = Client::connect(port, login, targets::DATABASE)?;
         let sql = "select xact_commit from pg_stat_database where datname = current_database()";
         let count = client.query(sql)?.value.ok_or("no statistics")?;
@@ -388,11 +390,32 @@ fn replica_transactions(cluster: &Cluster, login: &Login) -> Result<i64> {
     Ok(sum)
 }
 
+/// Sized so that PostgreSQL does nothing beside answering.
+fn cluster_options() -> Options {
+    let settings = [
+        ("log_statement", "none"),
+        ("log_connections", "off"),
+        ("log_disconnections", "off"),
+        ("max_connections", "300"),
+        ("shared_buffers", "256MB"),
+        ("max_wal_size", "4GB"),
+        ("checkpoint_timeout", "1h"),
+        ("autovacuum", "off"),
+    ];
+    Options {
+        replicas: 2,
+        settings: settings
+            .map(|(name, value)| (name.to_owned(), value.to_owned()))
+            .to_vec(),
+        ..Options::default()
+    }
+}
+
 fn stay(cluster: &Cluster, targets: &[Target]) -> Result<()> {
-    println!("nodes on ports {:?}", cluster.ports());
+    println!("nodes on ports {:?}", targets::ports(cluster));
     for target in targets.iter().filter(|target| target.kind != Kind::Direct) {
         println!(
-            "{}: PGPASSWORD=bench psql -h 127.0.0.1 -p {} -U bench bench (process {})",
+            "{}: PGPASSWORD=app psql -h 127.0.0.1 -p {} -U app app (process {})",
             target.kind.name(),
             target.port,
             target.pid().unwrap_or(0)

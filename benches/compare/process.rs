@@ -217,10 +217,3 @@ pub(crate) fn wait_until(
         std::thread::sleep(Duration::from_millis(20));
     }
 }
-
-/// A port that was free a moment ago.
-pub(crate) fn free_port() -> Result<u16> {
-    Ok(std::net::TcpListener::bind(("127.0.0.1", 0))?
-        .local_addr()?
-        .port())
-}

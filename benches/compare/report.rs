@@ -70,12 +70,18 @@ impl Report {
         let samples = sample.map(|sample| (kind, sample));
         match place.and_then(|place| self.rows.get_mut(place)) {
             Some(row) => row.samples.extend(samples),
-            None => self.rows.push(Row {
-                case: case.to_owned(),
-                metric,
-                goal,
-                samples: samples.into_iter().collect(),
-            }),
+            None => {
+                let row = Row {
+                    case: case.to_owned(),
+                    metric,
+                    goal,
+                    samples: samples.into_iter().collect(),
+                };
+                // A case's rows stay together.
+                let last = self.rows.iter().rposition(|row| row.case == case);
+                let place = last.map_or(self.rows.len(), |last| last + 1);
+                self.rows.insert(place, row);
+            }
         }
     }
 

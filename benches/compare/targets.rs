@@ -7,10 +7,11 @@ use std::{
     time::Duration,
 };
 
+use pgsplit::cli::demo::{cluster::Cluster, free_port};
+
 use super::{
     Result,
-    cluster::Cluster,
-    process::{Account, Running, find_program, free_port, is_root, output, wait_until},
+    process::{Account, Running, find_program, is_root, output, wait_until},
     wire::{Client, Login},
 };
 
@@ -19,9 +20,9 @@ const MAX_CLIENTS: usize = 6_000;
 /// Server connections per pool and node.
 const POOL: usize = 20;
 /// The database, as the nodes name it.
-pub(crate) const DATABASE: &str = "bench";
+pub(crate) const DATABASE: &str = "app";
 /// PgBouncer's second name of it, with session pooling.
-const SESSION_DATABASE: &str = "bench_session";
+const SESSION_DATABASE: &str = "app_session";
 
 /// pgbench's `-M`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -58,6 +59,11 @@ impl Kind {
     }
 }
 
+/// The nodes' ports, the primary's first.
+pub(crate) fn ports(cluster: &Cluster) -> Vec<u16> {
+    cluster.nodes().iter().map(|node| node.port).collect()
+}
+
 #[derive(Debug)]
 pub(crate) struct Target {
     pub(crate) kind: Kind,
@@ -72,7 +78,7 @@ impl Target {
     pub(crate) fn direct(cluster: &Cluster) -> Result<Self> {
         Ok(Self {
             kind: Kind::Direct,
-            port: *cluster.ports().first().ok_or("no primary")?,
+            port: *ports(cluster).first().ok_or("no primary")?,
             process: None,
             prepared_by_session: false,
         })
@@ -86,10 +92,16 @@ impl Target {
         login: &Login,
     ) -> Result<Self> {
         let port = free_port()?;
-        let primary = *cluster.ports().first().ok_or("no primary")?;
+        let primary = *ports(cluster).first().ok_or("no primary")?;
         // The verifier rather than the password: PgBouncer would salt that for every login.
         let users = dir.join("users.txt");
-        let verifier = cluster.verifier(&login.user)?;
+        let verifier = cluster.psql(
+            cluster.primary(),
+            &format!(
+                "select rolpassword from pg_authid where rolname = '{}'",
+                login.user
+            ),
+        )?;
         fs::write(&users, format!("\"{}\" \"{verifier}\"\n", login.user))?;
         let node = format!("host=127.0.0.1 port={primary} dbname={DATABASE}");
         let prepared = if bouncer.has_prepared() {
@@ -151,7 +163,7 @@ impl Target {
              mode = \"transaction\"\n\
              max_size = {POOL}\n"
         );
-        for (number, port) in cluster.ports().into_iter().enumerate() {
+        for (number, port) in ports(cluster).into_iter().enumerate() {
             text += &format!(
                 "[[node]]\nname = \"node{number}\"\nhost = \"127.0.0.1\"\nport = {port}\n"
             );
@@ -212,7 +224,7 @@ impl Target {
 
     /// Waits until every replica has served a read.
     fn wait_for_replicas(&self, cluster: &Cluster, login: &Login) -> Result<()> {
-        let mut missing = cluster.ports();
+        let mut missing = ports(cluster);
         missing.remove(0);
         let mut client = Client::connect(self.port, login, DATABASE)?;
         wait_until(Duration::from_secs(15), "reads on every replica", || {
