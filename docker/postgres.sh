@@ -8,17 +8,19 @@ set -eu
 data=/data/cluster
 new=/data/new
 
-# The password of a role: the one given, or a random one.
+# secret NAME MODE VALUE: keeps a password, a random one when VALUE is empty.
 secret() {
     [ -s "/secrets/$1" ] && return
-    value=${2:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}
-    # Read by replicas and by pgsplit, which run as other users.
-    (umask 022 && printf '%s\n' "$value" > "/secrets/$1.new" && mv "/secrets/$1.new" "/secrets/$1")
+    value=${3:-$(od -An -N16 -tx1 /dev/urandom | tr -d ' \n')}
+    (umask 077 && printf '%s\n' "$value" > "/secrets/$1.new")
+    chmod "$2" "/secrets/$1.new"
+    mv "/secrets/$1.new" "/secrets/$1"
 }
 
 make_primary() {
-    secret app_password "${APP_PASSWORD:-}"
-    secret replicator_password ''
+    # pgsplit runs as another user and reads the first; the replicas run as this one.
+    secret app_password 444 "${APP_PASSWORD:-}"
+    secret replicator_password 400 ''
     initdb --username=postgres --encoding=UTF8 --locale=C.UTF-8 \
         --auth-local=trust --auth-host=scram-sha-256 --pgdata="$new"
     cat >> "$new/pg_hba.conf" <<'END'
@@ -45,7 +47,7 @@ make_replica() {
     printf '%s:5432:*:replicator:%s\n' "$1" "$(cat /secrets/replicator_password)" > /data/passfile
     chmod 600 /data/passfile
     pg_basebackup --write-recovery-conf --checkpoint=fast --pgdata="$new" \
-        --dbname="host=$1 user=replicator passfile=/data/passfile"
+        --dbname="host=$1 user=replicator passfile=/data/passfile application_name=$(hostname)"
 }
 
 if [ ! -d "$data" ]; then
