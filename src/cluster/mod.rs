@@ -13,6 +13,8 @@ mod history;
 mod lag;
 mod lsn;
 mod roles;
+#[cfg(test)]
+mod simulation;
 mod state;
 mod view;
 mod watermark;

@@ -415,7 +415,8 @@ mod tests {
         const NONE: Option<u16> = None;
         const A: Option<u16> = Some(0);
         const B: Option<u16> = Some(1);
-        let table: &[(&str, &[&[Primacy]], &[Option<u16>], u64)] = &[
+        type Case<'a> = (&'a str, &'a [&'a [Primacy]], &'a [Option<u16>], u64);
+        let table: &[Case<'_>] = &[
             (
                 "one primary, one replica",
                 &[&[primary(1, 1), replica(1)]],

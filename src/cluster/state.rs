@@ -392,14 +392,19 @@ impl Cluster {
         if !node.comparable || primary == 0 {
             return None;
         }
-        let follows = match claim.timeline {
-            // Newer than the primary's: then it isn't the primary's word that counts.
-            Some(timeline) => timeline >= primary,
-            // Not told: believed as long as there has been nothing else to follow.
-            None => self.roles.epoch() <= 1,
+        let shared = || {
+            // Not beyond where the timelines parted, when last asked.
+            self.fork_floor
+                .zip(node.replayed)
+                .is_some_and(|(floor, lsn)| floor.reached(lsn))
         };
-        let shared = |floor: Lsn| node.replayed.is_some_and(|lsn| floor.reached(lsn));
-        if follows || self.fork_floor.is_some_and(shared) {
+        let follows = match claim.timeline {
+            Some(timeline) if timeline < primary => shared(),
+            Some(timeline) => timeline == primary,
+            // Not told: believed as long as there has been nothing else to follow.
+            None => self.roles.epoch() <= 1 || shared(),
+        };
+        if follows {
             return None;
         }
         Some(Alert::Detached {

@@ -121,11 +121,20 @@ pub(super) fn load_text(
         None => Draft::new(Origin::flag("command line")),
     };
     if file.is_some() && !sources.nodes.is_empty() {
-        problems.push(Origin::flag("--node").problem(
+        problems.push(Origin::flag("--node (PGSPLIT_NODES)").problem(
             "not together with a configuration file: nodes, users and databases are the file's",
+        ));
+    } else if file.is_none() && sources.nodes.is_empty() {
+        problems.push(Origin::flag("command line").problem(
+            "no nodes: give a configuration file or --node postgres://user:password@host/database",
         ));
     } else if file.is_none() {
         url::nodes(sources, &mut draft, &mut problems);
+    } else if sources.password.is_some() || sources.password_file.is_some() {
+        problems.push(
+            Origin::flag("--password")
+                .problem("not together with a configuration file: passwords are the file's"),
+        );
     }
     for given in &sources.options {
         draft.set(given, &mut problems);

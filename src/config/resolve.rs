@@ -18,6 +18,7 @@ use super::{
         Database, Host, ListenTls, Node, NodeRole, NodeTls, Pool, Secret, Settings, SslMode, User,
     },
 };
+use crate::protocol::scram::Verifier;
 
 /// Most nodes; per-node tables are scanned for each decision.
 const MOST_NODES: usize = 64;
@@ -160,10 +161,7 @@ impl Work {
 
     fn nodes(&mut self, drafts: Vec<NodeDraft>, origin: &Origin) -> Vec<Node> {
         if drafts.is_empty() && self.complete {
-            self.problem(
-                origin,
-                "no node: give a [[node]] in a configuration file or --node postgres://user:password@host/database",
-            );
+            self.problem(origin, "no [[node]]: there is no server to connect to");
         }
         if let Some(beyond) = drafts.get(MOST_NODES) {
             self.problem(
@@ -322,6 +320,21 @@ impl Work {
                 );
             }
             self.password(&mut user.password, user.password_file.as_ref(), &given);
+            for (key, secret) in [
+                ("password", &user.password),
+                ("server_password", &user.server_password),
+            ] {
+                // Taken for a plain password it would let nobody in, or whoever has seen it.
+                if let Some(Secret(text)) = secret
+                    && text.starts_with("SCRAM-SHA-256$")
+                    && text.parse::<Verifier>().is_err()
+                {
+                    self.problem(
+                        given.at(key),
+                        format!("{key} in [[user]] begins like a SCRAM verifier, but is none"),
+                    );
+                }
+            }
             let wrong = given.has("password") && !self.complete;
             if user.password.is_none() && user.password_file.is_none() && !trust && !wrong {
                 let problem = format!(

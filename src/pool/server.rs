@@ -12,8 +12,10 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::connect::{CancelKey, Connected};
-use crate::{cluster::NodeId, net::Stream, session::backend::Backend};
+use super::connect::Connected;
+use crate::{
+    cluster::NodeId, net::Stream, protocol::startup::CancelKey, session::backend::Backend,
+};
 
 /// A connection to a node, logged in, with what is known of its state.
 pub struct Server {

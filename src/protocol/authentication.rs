@@ -232,3 +232,129 @@ fn hex(parts: &[&[u8]]) -> [u8; 32] {
     }
     text
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn body(write: impl FnOnce(&mut Vec<u8>)) -> (u8, Vec<u8>) {
+        let mut out = Vec::new();
+        write(&mut out);
+        let length = u32::from_be_bytes(out[1..5].try_into().unwrap()) as usize;
+        assert_eq!(length + 1, out.len());
+        (out[0], out[5..].to_vec())
+    }
+
+    #[test]
+    fn requests_are_read_as_they_are_written() {
+        let (tag, sasl) = body(|out| write_sasl_request(out, &["A", "B-PLUS"]));
+        assert_eq!(tag, b'R');
+        assert_eq!(
+            Request::parse(&sasl),
+            Ok(Request::Sasl(vec![b"A", b"B-PLUS"]))
+        );
+        let (_, md5) = body(|out| write_md5_request(out, [1, 2, 3, 4]));
+        assert_eq!(
+            Request::parse(&md5),
+            Ok(Request::Md5Password { salt: [1, 2, 3, 4] })
+        );
+        let (_, next) = body(|out| write_sasl_continue(out, "r=x"));
+        assert_eq!(Request::parse(&next), Ok(Request::SaslContinue(b"r=x")));
+        let (_, last) = body(|out| write_sasl_final(out, "v=x"));
+        assert_eq!(Request::parse(&last), Ok(Request::SaslFinal(b"v=x")));
+        assert_eq!(Request::parse(&[0; 4]), Ok(Request::Ok));
+        assert_eq!(
+            Request::parse(&[0, 0, 0, 3]),
+            Ok(Request::CleartextPassword)
+        );
+        assert_eq!(Request::parse(&[0, 0, 0, 7]), Ok(Request::Other(7)));
+        for bad in [
+            &[0, 0, 0][..],
+            &[0, 0, 0, 5, 1],
+            b"\0\0\0\x0A",
+            b"\0\0\0\x0AA",
+            b"\0\0\0\x0AA\0",
+            b"\0\0\0\x0A\0\0",
+        ] {
+            assert_eq!(Request::parse(bad), Err(Malformed), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn answers_are_read_as_they_are_written() {
+        let (tag, first) = body(|out| write_sasl_initial_response(out, "A", "n,,"));
+        assert_eq!(tag, b'p');
+        assert_eq!(
+            parse_sasl_initial_response(&first),
+            Ok((&b"A"[..], &b"n,,"[..]))
+        );
+        assert_eq!(
+            parse_sasl_initial_response(b"A\0\xFF\xFF\xFF\xFF"),
+            Ok((&b"A"[..], &b""[..]))
+        );
+        for bad in [
+            &b"A"[..],
+            b"A\0",
+            b"A\0\0\0\0",
+            b"A\0\0\0\0\x02x",
+            b"A\0\0\0\0\0x",
+            b"A\0\xFF\xFF\xFF\xFFx",
+        ] {
+            assert_eq!(parse_sasl_initial_response(bad), Err(Malformed), "{bad:?}");
+        }
+        let (_, password) = body(|out| write_password(out, b"secret"));
+        assert_eq!(parse_password(&password), Ok(&b"secret"[..]));
+        for bad in [&b""[..], b"secret", b"sec\0ret\0"] {
+            assert_eq!(parse_password(bad), Err(Malformed), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn md5_is_postgresqls() {
+        // SELECT 'md5' || md5('secret' || 'app'), and the answer to the salt 01020304.
+        let hash = Md5Hash::of("secret", "app");
+        assert_eq!(
+            Md5Hash::parse("md56a422f785c9e20873908ce25d1736ae2"),
+            Md5Hash::parse("md56A422F785C9E20873908CE25D1736AE2")
+        );
+        assert_eq!(&hash.0, b"6a422f785c9e20873908ce25d1736ae2");
+        assert_eq!(
+            &hash.answer([1, 2, 3, 4]),
+            b"md5911f527656472583a006e7727877b33e"
+        );
+        for bad in [
+            "",
+            "md5",
+            "md5xyz",
+            "6a422f785c9e20873908ce25d1736ae2",
+            "md5ga422f785c9e20873908ce25d1736ae2",
+        ] {
+            assert_eq!(Md5Hash::parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn errors_are_in_the_format_of_the_protocol() {
+        let (tag, error) =
+            body(|out| write_fatal(out, SqlState::INVALID_PASSWORD, "no\0!", Some("hm")));
+        assert_eq!(
+            (tag, &error[..]),
+            (b'E', &b"SFATAL\0VFATAL\0C28P01\0Mno!\0Hhm\0\0"[..])
+        );
+        let mut old = Vec::new();
+        write_fatal_old(&mut old, "no");
+        assert_eq!(old, b"EFATAL:  no\n\0");
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_panic(code in 0u8..14, bytes: Vec<u8>) {
+            let _request = Request::parse(&bytes);
+            let _request = Request::parse(&[&[0, 0, 0, code], &bytes[..]].concat());
+            let _answer = parse_sasl_initial_response(&bytes);
+            let _answer = parse_password(&bytes);
+        }
+    }
+}

@@ -129,6 +129,16 @@ impl<'a> Fields<'a> {
         Ok(u32::from_be_bytes(bytes))
     }
 
+    /// So many bytes.
+    ///
+    /// # Errors
+    /// Fewer left.
+    pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
+        let (head, tail) = self.rest.split_at_checked(count).ok_or_else(|| self.malformed())?;
+        self.rest = tail;
+        Ok(head)
+    }
+
     /// What is left.
     #[must_use]
     pub fn rest(&self) -> &'a [u8] {

@@ -42,7 +42,10 @@ pub(super) enum Outcome {
     ClientBytes,
     /// The server refused with an error that another node might not give; nothing was shown. The
     /// connection is in step again.
-    Refused(SqlState),
+    Refused {
+        sqlstate: SqlState,
+        status: Option<Status>,
+    },
     /// What pgsplit sent for itself failed: the connection isn't in the state that the session
     /// needs.
     SetupFailed { sqlstate: SqlState, message: String },
@@ -61,6 +64,8 @@ pub(super) struct Lost {
     pub(super) doomed: bool,
     /// Nothing of the answer was shown: the request may be run again.
     pub(super) held: bool,
+    /// The client has got part of a message: nothing can be told to it any more.
+    pub(super) torn: bool,
     pub(super) problem: Option<io::Error>,
 }
 
@@ -100,6 +105,8 @@ pub(super) struct Exchange {
     pub(super) kept: usize,
     /// Bytes at the front of the client's buffer, or still to come, that go to the server as they are.
     pub(super) passing_on: usize,
+    /// Bytes that the client was owed before this exchange.
+    base: usize,
     held: bool,
     copying: bool,
     passing: Passing,
@@ -128,11 +135,12 @@ const JOINED: usize = 16 << 10;
 impl Exchange {
     /// A request was written to `to_server`; its first `kept` bytes of the client's buffer are kept
     /// when it may be run again, else 0.
-    pub(super) fn new(terms: Terms, kept: usize, passing_on: usize) -> Self {
+    pub(super) fn new(terms: Terms, kept: usize, passing_on: usize, base: usize) -> Self {
         Self {
             terms,
             kept,
             passing_on,
+            base,
             held: kept > 0,
             copying: false,
             passing: Passing::default(),
@@ -175,7 +183,14 @@ impl Exchange {
             }
             match self.poll_from_server(cx, server, session, scratch) {
                 Ok(progress) => moved |= progress,
-                Err(outcome) => return Poll::Ready(outcome),
+                Err(outcome) => {
+                    if self.held {
+                        self.take_back(scratch);
+                    } else if self.approved > 0 {
+                        self.stage(scratch);
+                    }
+                    return Poll::Ready(outcome);
+                }
             }
             if !self.client_gone {
                 match self.poll_to_client(cx, client, scratch) {
@@ -204,6 +219,9 @@ impl Exchange {
                 Err(outcome) => return Poll::Ready(outcome),
             }
             if server.link.is_doomed() {
+                if self.held {
+                    self.take_back(scratch);
+                }
                 return Poll::Ready(self.lost(None, true));
             }
             if !moved {
@@ -231,7 +249,7 @@ impl Exchange {
             return Some(Outcome::SetupFailed { sqlstate, message });
         }
         if let Some(sqlstate) = self.refused {
-            return Some(Outcome::Refused(sqlstate));
+            return Some(Outcome::Refused { sqlstate, status: self.status });
         }
         if self.terms.open && self.status.is_none() {
             return None;
@@ -245,7 +263,8 @@ impl Exchange {
     }
 
     fn lost(&mut self, problem: Option<io::Error>, doomed: bool) -> Outcome {
-        Outcome::ServerLost(Lost { said: self.fatal.take(), doomed, held: self.held, problem })
+        let torn = self.passing.left > 0 && !self.passing.hidden;
+        Outcome::ServerLost(Lost { said: self.fatal.take(), doomed, held: self.held, torn, problem })
     }
 
     /// The answer can't be asked for again.
@@ -255,6 +274,13 @@ impl Exchange {
             scratch.client_in.consume(self.kept);
             self.kept = 0;
         }
+    }
+
+    /// Takes back what was to be shown of this exchange.
+    fn take_back(&mut self, scratch: &mut Scratch) {
+        scratch.to_client.bytes.truncate(self.base);
+        scratch.server_in.consume(self.approved);
+        self.approved = 0;
     }
 
     /// Moves approved bytes behind those that pgsplit wrote itself.
@@ -395,9 +421,6 @@ impl Exchange {
                 Meaning::Aside => hidden |= self.aside(header.tag, body, session),
                 Meaning::Error { undone } => {
                     self.copying = false;
-                    if undone > 0 {
-                        session.names().undo();
-                    }
                     scratch.expected.failed();
                     server.backend.prepared.failed();
                     let error = ErrorView::read(body).unwrap_or(ErrorView {
@@ -419,11 +442,12 @@ impl Exchange {
                         && is_refusal(error.sqlstate, error.message)
                     {
                         self.refused = Some(error.sqlstate);
-                        scratch.to_client.clear();
-                        scratch.server_in.consume(self.approved);
-                        self.approved = 0;
+                        self.take_back(scratch);
                         hidden = true;
                     } else {
+                        if undone > 0 {
+                            session.names().undo();
+                        }
                         hidden = self.refused.is_some() || self.setup_failed.is_some();
                         commits = !hidden;
                     }
@@ -434,8 +458,10 @@ impl Exchange {
                     };
                     if !step.hidden {
                         self.status = Some(status);
-                        scratch.expected.ready(status, session, &mut server.backend);
                         server.backend.prepared.settled();
+                        if self.refused.is_none() {
+                            scratch.expected.ready(status, session, &mut server.backend);
+                        }
                         commits = !hidden;
                     }
                 }
@@ -488,6 +514,7 @@ impl Exchange {
             said: Some((SqlState::PROTOCOL_VIOLATION, what.to_owned())),
             doomed: false,
             held: self.held,
+            torn: false,
             problem: None,
         })
     }

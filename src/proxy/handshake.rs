@@ -275,3 +275,182 @@ pub(super) async fn told_refusal(stream: &mut Stream, error: HandshakeError) -> 
 
 /// The first byte of a TLS ClientHello. No startup packet is long enough to begin with it.
 const TLS_HANDSHAKE: u8 = 0x16;
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use tokio::io::{AsyncReadExt as _, DuplexStream};
+
+    use super::*;
+
+    const SSL: &[u8] = &startup::SSL_REQUEST_PACKET;
+    const GSS: &[u8] = b"\0\0\0\x08\x04\xD2\x16\x30";
+    const STARTUP: &[u8] = b"\0\0\0\x12\0\x03\0\0user\0app\0\0";
+
+    /// What comes of a client that sends `bytes` and waits, and all that it was sent.
+    async fn outcome(bytes: &[u8]) -> (Result<Accepted, HandshakeError>, Vec<u8>) {
+        let (here, mut there) = tokio::io::duplex(32 * 1024);
+        there.write_all(bytes).await.unwrap();
+        let deadline = Instant::now() + Duration::from_secs(15);
+        let result = accept(Stream::memory(here), &HandshakeContext::default(), deadline).await;
+        (result, sent(&mut there).await)
+    }
+
+    /// What has been sent, without waiting for more.
+    async fn sent(there: &mut DuplexStream) -> Vec<u8> {
+        let mut sent = Vec::new();
+        let _more_to_come =
+            tokio::time::timeout(Duration::from_millis(1), there.read_to_end(&mut sent)).await;
+        sent
+    }
+
+    fn error(code: &str, message: &str) -> Vec<u8> {
+        let body = format!("SFATAL\0VFATAL\0C{code}\0M{message}\0\0");
+        let length = u32::try_from(body.len() + 4).unwrap();
+        [b"E", &length.to_be_bytes()[..], body.as_bytes()].concat()
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn encryption_is_declined_in_either_order_and_the_startup_packet_follows() {
+        for (requests, answer) in [
+            (vec![], &b""[..]),
+            (vec![SSL], b"N"),
+            (vec![GSS], b"N"),
+            (vec![SSL, GSS], b"NN"),
+            (vec![GSS, SSL], b"NN"),
+        ] {
+            let (result, sent) = outcome(&[requests.concat(), STARTUP.to_vec()].concat()).await;
+            let Accepted::Session(login) = result.unwrap() else {
+                panic!()
+            };
+            assert_eq!((&*login.user, &*login.database), ("app", "app"));
+            assert_eq!(sent, answer);
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_for_encryption_that_came_before_is_a_wrong_version() {
+        for (requests, minor) in [([SSL, SSL], 5679), ([GSS, GSS], 5680)] {
+            let (result, sent) = outcome(&requests.concat()).await;
+            assert!(
+                matches!(result, Err(HandshakeError::Refused(_))),
+                "{result:?}"
+            );
+            let message =
+                format!("unsupported frontend protocol 1234.{minor}: server supports 3.0 to 3.2");
+            assert_eq!(sent, [b"N", &error("0A000", &message)[..]].concat());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_no_startup_packet_gets_an_error_and_is_closed() {
+        let length = "invalid length of startup packet";
+        for (bytes, code, message) in [
+            (&b"GET / HTTP/1.1\r\n\r\n"[..], "08P01", length),
+            (b"\x16\x03\x01\x02\0\x01\0\x01\xFC\x03\x03", "08P01", length),
+            (b"\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF", "08P01", length),
+            (b"\0\0\x27\x11\0\x03\0\0", "08P01", length),
+            (b"\0\0\0\0\0\x03\0\0", "08P01", length),
+            (
+                b"\0\0\0\x09\0\x03\0\0\0",
+                "28000",
+                "no PostgreSQL user name specified in startup packet",
+            ),
+            (
+                b"\0\0\0\x08\0\x04\0\0",
+                "0A000",
+                "unsupported frontend protocol 4.0: server supports 3.0 to 3.2",
+            ),
+        ] {
+            let (result, sent) = outcome(bytes).await;
+            assert!(
+                matches!(result, Err(HandshakeError::Refused(_))),
+                "{result:?}"
+            );
+            assert_eq!(
+                String::from_utf8(sent),
+                String::from_utf8(error(code, message))
+            );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_of_protocol_2_gets_an_error_that_it_can_read() {
+        let (result, sent) = outcome(b"\0\0\0\x08\0\x02\0\0").await;
+        assert!(matches!(result, Err(HandshakeError::Refused(_))));
+        assert_eq!(
+            sent,
+            b"EFATAL:  unsupported frontend protocol 2.0: server supports 3.0 to 3.2\n\0"
+        );
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_cancel_request_is_given_out_without_an_answer() {
+        for key in [vec![7; 4], vec![7; 256]] {
+            let key = CancelKey {
+                pid: 1 << 31,
+                key: key.into(),
+            };
+            let (result, sent) = outcome(&startup::cancel_request(&key).unwrap()).await;
+            assert!(matches!(result, Ok(Accepted::Cancel(cancelled)) if cancelled == key));
+            assert_eq!(sent, b"");
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_follows_the_startup_packet_is_kept() {
+        let (result, _) = outcome(&[STARTUP, b"p\0\0\0\x05x"].concat()).await;
+        let Accepted::Session(login) = result.unwrap() else {
+            panic!()
+        };
+        assert_eq!(login.inbox.unread(), b"p\0\0\0\x05x");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_newer_client_is_told_what_it_gets() {
+        let (result, sent) = outcome(b"\0\0\0\x1A\0\x03\x27\x0Fuser\0app\0_pq_.a\0\0\0").await;
+        let Accepted::Session(login) = result.unwrap() else {
+            panic!()
+        };
+        assert_eq!(login.minor, 2);
+        assert_eq!(sent, b"v\0\0\0\x13\0\x03\0\x02\0\0\0\x01_pq_.a\0");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_trickles_is_cut_off_at_the_deadline_without_a_word() {
+        let (here, mut there) = tokio::io::duplex(64);
+        let start = Instant::now();
+        let deadline = start + Duration::from_secs(15);
+        let trickle = tokio::spawn(async move {
+            for byte in STARTUP {
+                if there.write_all(&[*byte]).await.is_err() {
+                    break;
+                }
+                tokio::time::sleep(Duration::from_secs(1)).await;
+            }
+            sent(&mut there).await
+        });
+        let result = accept(Stream::memory(here), &HandshakeContext::default(), deadline).await;
+        assert!(matches!(result, Err(HandshakeError::TimedOut)));
+        assert_eq!(start.elapsed(), Duration::from_secs(15));
+        assert_eq!(trickle.await.unwrap(), b"");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_client_that_goes_away_is_nobodys_error() {
+        for (bytes, quiet) in [(&b""[..], true), (SSL, true), (&STARTUP[..9], false)] {
+            let (here, mut there) = tokio::io::duplex(64);
+            there.write_all(bytes).await.unwrap();
+            there.shutdown().await.unwrap();
+            let deadline = Instant::now() + Duration::from_secs(15);
+            let result = accept(Stream::memory(here), &HandshakeContext::default(), deadline).await;
+            assert_eq!(
+                matches!(result, Err(HandshakeError::Closed)),
+                quiet,
+                "{result:?}"
+            );
+            assert!(quiet || matches!(result, Err(HandshakeError::Lost(_))));
+        }
+    }
+}

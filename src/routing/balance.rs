@@ -12,6 +12,7 @@ pub struct Random(pub u32);
 enum Unfit {
     Down,
     Lag,
+    /// Hasn't replayed what the session must see, as far as is known.
     Behind,
 }
 
@@ -24,7 +25,6 @@ pub(super) fn choose(
     reason: Reason,
 ) -> Route {
     let mut unfit = Unfit::Down;
-    let mut sample = false;
     // Fit ones by how well they suit: own zone before others, up before suspect.
     let mut best: Option<(Suit, &NodeView)> = None;
     let mut least_lag = None;
@@ -32,10 +32,6 @@ pub(super) fn choose(
         for node in &view.nodes {
             match fitness(node, ask, policy, view) {
                 Fitness::Unfit(why) => unfit = unfit.max(why),
-                Fitness::Behind { sample: more } => {
-                    unfit = unfit.max(Unfit::Behind);
-                    sample |= more;
-                }
                 Fitness::Fit => {
                     let rank = rank(node, policy);
                     let lag = node.lag.unwrap_or_default();
@@ -64,7 +60,7 @@ pub(super) fn choose(
         }
     }
     match best {
-        Some((_, node)) => Route { target: Target::Replica(node.id), reason, sample: false },
+        Some((_, node)) => Route { target: Target::Replica(node.id), reason},
         None => Route {
             target: Target::Primary,
             reason: match unfit {
@@ -72,7 +68,6 @@ pub(super) fn choose(
                 Unfit::Lag => Reason::Lag,
                 Unfit::Behind => Reason::Watermark,
             },
-            sample,
         },
     }
 }
@@ -86,10 +81,6 @@ enum Pass {
 enum Fitness {
     Fit,
     Unfit(Unfit),
-    /// Hasn't replayed what the session must see; a newer sample would tell more.
-    Behind {
-        sample: bool,
-    },
 }
 
 fn fitness(node: &NodeView, ask: &Ask<'_>, policy: &Policy, view: &View) -> Fitness {
@@ -110,20 +101,16 @@ fn fitness(node: &NodeView, ask: &Ask<'_>, policy: &Policy, view: &View) -> Fitn
     if consistency == Consistency::Eventual {
         return Fitness::Fit;
     }
-    let mut sample = false;
-    let mut behind = false;
     let seen = [Some(ask.seen), (consistency == Consistency::Global).then_some(ask.seen_by_all)];
     for seen in seen.into_iter().flatten() {
         match caught_up(view, node.id, seen) {
             CaughtUp::Yes => {}
-            CaughtUp::No => behind = true,
-            CaughtUp::Unknown { .. } => {
-                behind = true;
-                sample = true;
+            CaughtUp::NotYet | CaughtUp::NeedSample(_) | CaughtUp::Never => {
+                return Fitness::Unfit(Unfit::Behind);
             }
         }
     }
-    if behind { Fitness::Behind { sample } } else { Fitness::Fit }
+    Fitness::Fit
 }
 
 /// Own zone and good health first: smaller is better.

@@ -29,8 +29,6 @@ use crate::{
 pub struct Route {
     pub target: Target,
     pub reason: Reason,
-    /// A replica would have been fit but for its position; samples of these nodes would tell more.
-    pub sample: bool,
 }
 
 /// Where to.
@@ -43,7 +41,7 @@ pub enum Target {
 
 impl Route {
     fn primary(reason: Reason) -> Self {
-        Self { target: Target::Primary, reason, sample: false }
+        Self { target: Target::Primary, reason }
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{
     Session, Transaction,
     backend::Backend,
-    request::{Request, Resolved},
+    request::Resolved,
 };
 use crate::{
     protocol::{
@@ -27,6 +27,12 @@ pub struct Expected {
 }
 
 impl Expected {
+    /// For the next part of an exchange that goes on.
+    pub fn next_part(&mut self) {
+        self.waiting.clear();
+        self.completed = 0;
+    }
+
     /// For the next request.
     pub fn clear(&mut self) {
         self.waiting.clear();
@@ -46,7 +52,6 @@ impl Expected {
     pub fn expect_extended(
         &mut self,
         frames: &[u8],
-        request: &Request,
         session: &mut Session,
         resolved: &mut Resolved,
     ) {
@@ -99,7 +104,6 @@ impl Expected {
             }
         }
         resolved.rewind();
-        debug_assert!(request.query.is_none(), "a simple Query has no extended frames");
     }
 
     /// A statement was completed with this command tag.
@@ -127,6 +131,9 @@ impl Expected {
             if let Some(known) = &mut backend.settings {
                 known.clone_from(session.settings.current());
             }
+        }
+        if let Some(names) = session.known_names() {
+            names.settle();
         }
         self.clear();
     }

@@ -91,8 +91,60 @@ pub fn simple(frame: &[u8], session: &mut Session, sink: &mut Sink<'_>) {
     simple_sent(frame.first() == Some(&tag::QUERY), session, sink);
 }
 
-/// Enters what is owed for a Query (else a FunctionCall) whose bytes pass by another way.
-pub fn simple_sent(query: bool, session: &mut Session, sink: &mut Sink<'_>) {
+/// How a frame that is too long to be kept goes on: so many bytes of the buffer are dealt with, so
+/// many behind them are passed on as they come.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Passing {
+    pub consumed: usize,
+    pub passing_on: usize,
+}
+
+/// Begins to write a frame that is too long to be kept, of which `head` is there. `None`: it can't
+/// be, since the session would have to keep it (a statement with a name).
+pub fn oversize(head: &[u8], session: &mut Session, sink: &mut Sink<'_>) -> Option<Passing> {
+    let header = Header::parse(head).ok()??;
+    let body = head.get(HEADER..)?;
+    let whole = Passing { consumed: 0, passing_on: header.len };
+    match header.tag {
+        tag::QUERY | tag::FUNCTION_CALL => simple_sent(header.tag == tag::QUERY, session, sink),
+        tag::PARSE => {
+            if body.first() != Some(&0) {
+                return None;
+            }
+            session.unnamed.pass();
+            sink.backend.unnamed = session.stamp();
+            sink.replies.sent(Owed::Parse);
+        }
+        tag::BIND => {
+            let bind = Bind::read(body).ok()?;
+            let names = bind.portal.len() + bind.statement.len() + 2;
+            let statement = session.names().get(bind.statement).cloned();
+            let name = match statement {
+                _ if bind.statement.is_empty() => {
+                    sink.ensure_unnamed(session);
+                    Vec::new()
+                }
+                Some(statement) => {
+                    sink.ensure(&statement);
+                    statement.server_name().into_bytes()
+                }
+                None => unknown(bind.statement),
+            };
+            let left = header.len - HEADER - names;
+            write::bind_head(sink.out, bind.portal, &name, left);
+            sink.replies.sent(Owed::Bind);
+            return Some(Passing { consumed: HEADER + names, passing_on: left });
+        }
+        tag::DESCRIBE => sink.replies.sent(Owed::Describe),
+        tag::EXECUTE => sink.replies.sent(Owed::Execute),
+        tag::CLOSE => sink.replies.sent(Owed::Close),
+        _ => {}
+    }
+    Some(whole)
+}
+
+/// Enters what is owed for a Query (else a FunctionCall).
+fn simple_sent(query: bool, session: &mut Session, sink: &mut Sink<'_>) {
     if query {
         sink.backend.unnamed = None;
         session.unnamed.clear();
@@ -225,8 +277,12 @@ fn server_side(name: &[u8], resolved: &mut Resolved, sink: &mut Sink<'_>) -> Vec
             sink.ensure(&statement);
             statement.server_name().into_bytes()
         }
-        // One that looks like pgsplit's own must not reach another session's statement.
-        None if name.starts_with(OWN_PREFIX) => [name, b" "].concat(),
-        None => name.to_vec(),
+        None => unknown(name),
     }
+}
+
+/// A name that the session doesn't have. One that looks like pgsplit's own must not reach another
+/// session's statement.
+fn unknown(name: &[u8]) -> Vec<u8> {
+    if name.starts_with(OWN_PREFIX) { [name, b" "].concat() } else { name.to_vec() }
 }

@@ -22,7 +22,7 @@ pub use transaction::Transaction;
 
 use crate::{cluster::Seen, sql::Lexing};
 use prepared::Names;
-use settings::{Settings, Tracker};
+use settings::{Settings, Tracker, Value};
 
 /// One client's session.
 #[derive(Debug)]
@@ -66,8 +66,23 @@ impl Session {
     /// Tells the session's unnamed statement from all others; `None` when there is none.
     #[must_use]
     pub fn stamp(&self) -> Option<Stamp> {
-        (!self.unnamed.parse.is_empty())
+        (self.unnamed.passed || !self.unnamed.parse.is_empty())
             .then_some(Stamp { session: self.number, count: self.unnamed.count })
+    }
+
+    /// `default_transaction_read_only` as the session has set it.
+    #[must_use]
+    pub fn is_read_only_by_default(&self) -> bool {
+        let current = self.settings.current();
+        if current.is_empty() {
+            return false;
+        }
+        let value = match current.get("default_transaction_read_only") {
+            Some(Value::Sql(value) | Value::Text(value)) => value,
+            None => return false,
+        };
+        let word = value.trim_matches('\'').to_ascii_lowercase();
+        matches!(word.as_str(), "on" | "true" | "yes" | "1" | "t" | "y")
     }
 
     /// The session's names of prepared statements.
@@ -89,6 +104,8 @@ pub struct Unnamed {
     parse: Vec<u8>,
     /// How many this session has parsed.
     count: u32,
+    /// There is one that was too long to be kept.
+    passed: bool,
 }
 
 /// Tells one unnamed statement from every other session's and from earlier ones of its session.
@@ -109,11 +126,20 @@ impl Unnamed {
         }
         self.parse.extend_from_slice(body);
         self.count = self.count.wrapping_add(1);
+        self.passed = false;
+    }
+
+    /// A Parse too long to be kept was passed on.
+    fn pass(&mut self) {
+        self.clear();
+        self.count = self.count.wrapping_add(1);
+        self.passed = true;
     }
 
     /// There is none any more.
     pub fn clear(&mut self) {
-        self.parse = Vec::new();
+        self.parse.clear();
+        self.passed = false;
     }
 
     /// The body of its Parse message; empty when there is none.

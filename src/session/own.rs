@@ -70,10 +70,11 @@ impl Own {
             }
             "min_lsn" => {
                 let lsn = match value {
-                    None => Lsn::default(),
-                    Some(text) => text
-                        .parse()
-                        .map_err(|_invalid| invalid("min_lsn", "an LSN such as 0/16B3748"))?,
+                    None => None,
+                    Some(text) => Some(
+                        text.parse::<Lsn>()
+                            .map_err(|_invalid| invalid("min_lsn", "an LSN such as 0/16B3748"))?,
+                    ),
                 };
                 seen.set_min_lsn(lsn);
             }

@@ -5,7 +5,7 @@
 //! is; the session keeps it for the case that the next Bind meets another server connection.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
+    collections::{HashMap, HashSet},
     sync::{
         Arc, Mutex, Weak,
         atomic::{AtomicU64, Ordering},
@@ -98,8 +98,10 @@ impl Statements {
 #[derive(Debug, Default)]
 pub struct Names {
     names: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
-    /// Changes that the server hasn't acknowledged, oldest first: name and what it meant before.
-    journal: VecDeque<(Box<[u8]>, Option<Arc<Statement>>)>,
+    /// The changes of the requests since the last Sync, oldest first: name and what it meant before.
+    journal: Vec<(Box<[u8]>, Option<Arc<Statement>>)>,
+    /// How many of them the server has acknowledged.
+    confirmed: usize,
 }
 
 impl Names {
@@ -124,23 +126,36 @@ impl Names {
     /// A Parse of `name`, to be confirmed or undone by its answer.
     pub fn prepare(&mut self, name: &[u8], statement: Arc<Statement>) {
         let before = self.names.insert(name.into(), statement);
-        self.journal.push_back((name.into(), before));
+        self.journal.push((name.into(), before));
     }
 
     /// A Close of `name`, to be confirmed or undone by its answer.
     pub fn close(&mut self, name: &[u8]) {
         let before = self.names.remove(name);
-        self.journal.push_back((name.into(), before));
+        self.journal.push((name.into(), before));
     }
 
-    /// The oldest change was acknowledged.
+    /// The oldest change that wasn't acknowledged yet, was.
     pub fn confirm(&mut self) {
-        self.journal.pop_front();
+        self.confirmed += 1;
     }
 
-    /// All changes that aren't acknowledged yet won't be carried out.
+    /// The request is run again from its start.
+    pub fn rewind(&mut self) {
+        self.confirmed = 0;
+    }
+
+    /// The request has ended well.
+    pub fn settle(&mut self) {
+        self.journal.clear();
+        self.confirmed = 0;
+    }
+
+    /// All changes that aren't acknowledged won't be carried out.
     pub fn undo(&mut self) {
-        while let Some((name, before)) = self.journal.pop_back() {
+        while self.journal.len() > self.confirmed
+            && let Some((name, before)) = self.journal.pop()
+        {
             match before {
                 Some(statement) => self.names.insert(name, statement),
                 None => self.names.remove(&name),

@@ -42,14 +42,34 @@ pub struct Request {
     pub runs: bool,
     /// Nothing in it needs a server: only Sync, Flush, and Close of statements.
     pub idle: bool,
+    /// Its first frame is too long to be kept: see [`super::emit::oversize`].
+    pub oversize: bool,
     /// Frames can't be passed as they are: names are replaced or statements added.
     pub rewritten: bool,
+}
+
+impl Request {
+    /// A part of a request that has been sent.
+    #[must_use]
+    pub fn unfinished() -> Self {
+        Self {
+            end: End::Open,
+            len: 0,
+            class: TOO_LONG,
+            begin: None,
+            query: None,
+            runs: true,
+            idle: false,
+            oversize: false,
+            rewritten: false,
+        }
+    }
 }
 
 /// The result of looking for a request.
 #[derive(Debug)]
 pub enum Scan {
-    /// The bytes so far are the beginning of one. `whole`: of how many bytes the last frame is.
+    /// The bytes so far are the beginning of one; so many are needed to know more.
     More { needed: usize },
     Request(Request),
     Terminate,
@@ -135,11 +155,15 @@ pub fn scan(
                 query,
                 runs: true,
                 idle: false,
+                oversize: false,
                 rewritten: false,
             };
             if first.len > keep {
-                let too_long = Class::primary(Why::TooLong, Traits::OBSERVE);
-                return Ok(Scan::Request(Request { end: End::Open, ..simple(too_long, None) }));
+                return Ok(Scan::Request(Request {
+                    len: 0,
+                    oversize: true,
+                    ..simple(TOO_LONG, None)
+                }));
             }
             let Some(body) = bytes.get(HEADER..first.len) else {
                 return Ok(Scan::More { needed: first.len });
@@ -155,6 +179,23 @@ pub fn scan(
         }
         _ => {}
     }
+    if first.len > keep {
+        let needed = first.len.min(OVERSIZE_HEAD);
+        if bytes.len() < needed {
+            return Ok(Scan::More { needed });
+        }
+        return Ok(Scan::Request(Request {
+            end: End::Open,
+            len: 0,
+            class: TOO_LONG,
+            begin: None,
+            query: None,
+            runs: true,
+            idle: false,
+            oversize: true,
+            rewritten: true,
+        }));
+    }
     // First where the request ends, so that names change only for a whole one.
     let (end, len) = match extent(bytes, keep)? {
         Extent::More(needed) => return Ok(Scan::More { needed }),
@@ -163,6 +204,10 @@ pub fn scan(
     extended(bytes.get(..len).unwrap_or(bytes), end, session, statements, resolved, classify)
         .map(Scan::Request)
 }
+
+const TOO_LONG: Class = Class::primary(Why::TooLong, Traits::OBSERVE);
+/// Of a frame that is too long to be kept, so much is looked at: its names.
+const OVERSIZE_HEAD: usize = 8 << 10;
 
 enum Extent {
     More(usize),
@@ -331,6 +376,7 @@ fn extended(
         query: None,
         runs,
         idle,
+        oversize: false,
         rewritten,
     })
 }

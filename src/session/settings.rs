@@ -104,6 +104,19 @@ impl Settings {
         settings
     }
 
+    /// These observed settings, spelled as in `tracked` where the session has set them itself: what
+    /// was set by SET keeps the client's own words, and settings that no look can see (those with a
+    /// prefix) are kept.
+    #[must_use]
+    pub fn reconciled(mut self, tracked: &Self) -> Self {
+        for (name, value) in &tracked.entries {
+            if name.contains('.') {
+                self.insert(name.clone(), value.clone());
+            }
+        }
+        self
+    }
+
     /// A role or session authorization is set: a failure to carry it over must not go unnoticed.
     #[must_use]
     pub fn changes_identity(&self) -> bool {
