@@ -212,7 +212,8 @@ impl Inspect for Fake {
         *self.ready.lock().unwrap()
     }
 
-    fn explain(&self, database: &str, sql: &str) -> Result<Explanation, Visible> {
+    fn explain(&self, database: Option<&str>, sql: &str) -> Result<Explanation, Visible> {
+        let database = database.unwrap_or("app");
         if database != "app" {
             let message = format!("database \"{database}\" does not exist");
             let state = SqlState::INVALID_CATALOG_NAME;

@@ -27,9 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    console::{Averages, Console, Show},
-    json,
-    page::Page,
+    averages::Averages, console::Console, json, lookout::Lookout, page::Page, tables::Show,
 };
 use crate::error::{Fault, Visible};
 
@@ -54,6 +52,7 @@ type Reply = Response<Full<Bytes>>;
 ///
 /// Cancel safe: dropping the future ends all connections.
 pub async fn run(console: Arc<Console>, listener: Option<TcpListener>, stop: CancellationToken) {
+    let lookout = Arc::clone(console.lookout());
     let mut every = tokio::time::interval(Averages::EVERY);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let mut connections = JoinSet::new();
@@ -61,12 +60,12 @@ pub async fn run(console: Arc<Console>, listener: Option<TcpListener>, stop: Can
     loop {
         tokio::select! {
             () = stop.cancelled() => return,
-            _now = every.tick() => console.sample(),
+            _now = every.tick() => lookout.sample(),
             Some(_ended) = connections.join_next() => {}
             stream = accept(listener.as_ref()) => {
                 if connections.len() < CONNECTIONS {
-                    let (console, page) = (Arc::clone(&console), Arc::clone(&page));
-                    connections.spawn(connection(stream, console, page));
+                    let (lookout, page) = (Arc::clone(&lookout), Arc::clone(&page));
+                    connections.spawn(connection(stream, lookout, page));
                 } else {
                     tracing::debug!(limit = CONNECTIONS, "too many admin connections: one closed");
                 }
@@ -91,10 +90,10 @@ async fn accept(listener: Option<&TcpListener>) -> TcpStream {
     }
 }
 
-async fn connection(stream: TcpStream, console: Arc<Console>, page: Arc<Page>) {
+async fn connection(stream: TcpStream, lookout: Arc<Lookout>, page: Arc<Page>) {
     let service = service_fn(|request| {
-        let (console, page) = (Arc::clone(&console), Arc::clone(&page));
-        async move { Ok::<_, Infallible>(answer(request, &console, &page).await) }
+        let (lookout, page) = (Arc::clone(&lookout), Arc::clone(&page));
+        async move { Ok::<_, Infallible>(answer(request, &lookout, &page).await) }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
@@ -158,12 +157,12 @@ impl Resource {
     }
 }
 
-async fn answer<B>(request: Request<B>, console: &Console, page: &Page) -> Reply
+async fn answer<B>(request: Request<B>, lookout: &Arc<Lookout>, page: &Page) -> Reply
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
 {
-    let mut reply = route(request, console, page).await;
+    let mut reply = route(request, lookout, page).await;
     let headers = reply.headers_mut();
     for (name, value) in [
         (header::CACHE_CONTROL, "no-store"),
@@ -179,7 +178,7 @@ where
     reply
 }
 
-async fn route<B>(request: Request<B>, console: &Console, page: &Page) -> Reply
+async fn route<B>(request: Request<B>, lookout: &Arc<Lookout>, page: &Page) -> Reply
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -206,20 +205,21 @@ where
             }
             reply
         }
-        Resource::Metrics => match console.metrics_text() {
-            Ok(text) => reply(
+        Resource::Metrics => match lookout.aside(Lookout::metrics_text).await {
+            Ok(Ok(text)) => reply(
                 StatusCode::OK,
                 "text/plain; version=0.0.4; charset=utf-8",
                 text,
             ),
-            Err(cause) => {
+            Ok(Err(cause)) => {
                 tracing::error!(%cause, "cannot encode metrics");
                 error(StatusCode::INTERNAL_SERVER_ERROR, "cannot encode metrics")
             }
+            Err(failed) => refusal(&failed),
         },
         Resource::Health => plain(StatusCode::OK, "ok\n".to_owned()),
         Resource::Ready => {
-            let ready = console.ready();
+            let ready = lookout.inspect.ready();
             match ready.problem() {
                 Some(problem) => plain(
                     StatusCode::SERVICE_UNAVAILABLE,
@@ -229,9 +229,12 @@ where
                 None => plain(StatusCode::OK, "ready\n".into()),
             }
         }
-        Resource::Status => ok(&json::status(console)),
-        Resource::Table(show) => ok(&json::table(&console.table(show, false))),
-        Resource::Explain => explain(request, console).await,
+        Resource::Status => made(lookout.aside(json::status).await),
+        Resource::Table(show) => {
+            let table = move |of: &Lookout| json::table(&of.table(show, false));
+            made(lookout.aside(table).await)
+        }
+        Resource::Explain => explain(request, lookout).await,
     }
 }
 
@@ -239,12 +242,12 @@ where
 #[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Question {
-    /// The first configured one when not said.
+    /// One that the proxy chooses when not said.
     database: Option<String>,
     sql: String,
 }
 
-async fn explain<B>(request: Request<B>, console: &Console) -> Reply
+async fn explain<B>(request: Request<B>, lookout: &Arc<Lookout>) -> Reply
 where
     B: Body<Data = Bytes>,
     B::Error: Into<Box<dyn std::error::Error + Send + Sync>>,
@@ -270,10 +273,12 @@ where
         Ok(question) => question,
         Err(cause) => return error(StatusCode::BAD_REQUEST, &cause.to_string()),
     };
-    match console.explain(question.database.as_deref(), &question.sql) {
-        Ok(explanation) => ok(&json!(explanation)),
-        Err(refused) => refusal(&refused),
-    }
+    let explain = move |of: &Lookout| {
+        of.inspect
+            .explain(question.database.as_deref(), &question.sql)
+    };
+    let explained = lookout.aside(explain).await.flatten();
+    made(explained.map(|explanation| json!(explanation)))
 }
 
 fn refusal(refused: &Visible) -> Reply {
@@ -291,8 +296,11 @@ fn refusal(refused: &Visible) -> Reply {
 
 const JSON: &str = "application/json";
 
-fn ok(value: &Value) -> Reply {
-    reply(StatusCode::OK, JSON, value.to_string())
+fn made(value: Result<Value, Visible>) -> Reply {
+    match value {
+        Ok(value) => reply(StatusCode::OK, JSON, value.to_string()),
+        Err(refused) => refusal(&refused),
+    }
 }
 
 fn error(status: StatusCode, message: &str) -> Reply {

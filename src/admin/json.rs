@@ -2,7 +2,10 @@
 
 use serde_json::{Map, Value, json};
 
-use super::console::{Console, Show, Table, Type};
+use super::{
+    lookout::Lookout,
+    tables::{Show, Table, Type},
+};
 
 /// The newest events that are part of the status.
 const EVENTS: usize = 20;
@@ -35,13 +38,14 @@ fn value(kind: Type, text: &str) -> Value {
 }
 
 /// All that a look at the whole needs, in one answer.
-pub(super) fn status(console: &Console) -> Value {
-    let mut events = console.table(Show::Events, false);
+pub(super) fn status(of: &Lookout) -> Value {
+    let mut events = of.table(Show::Events, false);
     let old = events.rows.len().saturating_sub(EVENTS);
     events.rows.drain(..old);
-    let ready = console.ready();
-    let (clients, held, primary_reads) = console.counts();
-    let reads: Map<_, _> = primary_reads
+    let ready = of.inspect.ready();
+    let reads: Map<_, _> = of
+        .metrics
+        .primary_reads()
         .into_iter()
         .map(|(reason, count)| (reason.to_owned(), json!(count)))
         .collect();
@@ -51,12 +55,12 @@ pub(super) fn status(console: &Console) -> Value {
         "problem": ready.problem(),
         "writable": ready.writable,
         "readable": ready.readable,
-        "clients": clients,
-        "held_requests": held,
+        "clients": of.metrics.clients(),
+        "held_requests": of.metrics.held(),
         "primary_reads": reads,
-        "nodes": table(&console.table(Show::Nodes, false)),
-        "pools": table(&console.table(Show::Pools, false)),
-        "stats": table(&console.table(Show::Stats, false)),
+        "nodes": table(&of.table(Show::Nodes, false)),
+        "pools": table(&of.table(Show::Pools, false)),
+        "stats": table(&of.table(Show::Stats, false)),
         "events": table(&events),
     })
 }

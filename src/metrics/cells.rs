@@ -72,6 +72,7 @@ impl Distribution {
 /// A number that goes up and down, also from different workers: the shards' sums agree even when
 /// one worker only ever raises and another only lowers it.
 #[derive(Debug, Default)]
+#[repr(align(128))]
 pub(super) struct UpDown(AtomicU64);
 
 impl UpDown {

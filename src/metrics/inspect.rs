@@ -27,7 +27,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// A look into one proxy.
 ///
-/// All but [`Inspect::act`] and [`Inspect::explain`] answer at once from memory. None may block.
+/// All answer at once from memory, and may be called from any thread; [`Inspect::act`] alone waits.
 pub trait Inspect: Send + Sync {
     /// All nodes, in the order of their `NodeId`.
     fn nodes(&self) -> Vec<NodeRow>;
@@ -53,8 +53,9 @@ pub trait Inspect: Send + Sync {
     fn max_clients(&self) -> usize;
     /// Whether the proxy can do its work now.
     fn ready(&self) -> Readiness;
-    /// Where the text would go if a fresh session of `database` sent it now, and why.
-    fn explain(&self, database: &str, sql: &str) -> Result<Explanation, Visible>;
+    /// Where the text would go if a fresh session of `database` sent it now, and why. `None`: the
+    /// first database that has a name and a catalogue.
+    fn explain(&self, database: Option<&str>, sql: &str) -> Result<Explanation, Visible>;
     /// Does what an operator asked for, and gives what to tell him beyond "done", if anything.
     /// Waits until it is done (PAUSE: until the servers are idle). When the future is dropped,
     /// what was begun goes on.

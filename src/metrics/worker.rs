@@ -58,8 +58,9 @@ pub struct WorkerMetrics {
     pub(super) pool_timeouts: AtomicU64,
     pub(super) outcomes_unknown: AtomicU64,
     pub(super) cancels: AtomicU64,
-    pub(super) clients: UpDown,
-    pub(super) held: UpDown,
+    /// Shared with the guards.
+    pub(super) clients: Arc<UpDown>,
+    pub(super) held: Arc<UpDown>,
 }
 
 impl fmt::Debug for WorkerMetrics {
@@ -88,8 +89,8 @@ impl Default for WorkerMetrics {
             pool_timeouts: AtomicU64::default(),
             outcomes_unknown: AtomicU64::default(),
             cancels: AtomicU64::default(),
-            clients: UpDown::default(),
-            held: UpDown::default(),
+            clients: Arc::default(),
+            held: Arc::default(),
         }
     }
 }
@@ -226,16 +227,16 @@ impl WorkerMetrics {
 
     /// A client is connected for as long as the guard lives.
     #[must_use]
-    pub fn client(self: &Arc<Self>) -> ClientGuard {
+    pub fn client(&self) -> ClientGuard {
         self.clients.up();
-        ClientGuard(Arc::clone(self))
+        ClientGuard(Arc::clone(&self.clients))
     }
 
     /// A request is held for as long as the guard lives.
     #[must_use]
-    pub fn held(&self) -> HeldGuard<'_> {
+    pub fn held(&self) -> HeldGuard {
         self.held.up();
-        HeldGuard(self)
+        HeldGuard(Arc::clone(&self.held))
     }
 
     fn node(&self, node: NodeId) -> Option<&NodeCells> {
@@ -245,21 +246,21 @@ impl WorkerMetrics {
 
 /// Counts a connected client.
 #[derive(Debug)]
-pub struct ClientGuard(Arc<WorkerMetrics>);
+pub struct ClientGuard(Arc<UpDown>);
 
 impl Drop for ClientGuard {
     fn drop(&mut self) {
-        self.0.clients.down();
+        self.0.down();
     }
 }
 
 /// Counts a held request.
 #[derive(Debug)]
-pub struct HeldGuard<'a>(&'a WorkerMetrics);
+pub struct HeldGuard(Arc<UpDown>);
 
-impl Drop for HeldGuard<'_> {
+impl Drop for HeldGuard {
     fn drop(&mut self) {
-        self.0.held.down();
+        self.0.down();
     }
 }
 

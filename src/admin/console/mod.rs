@@ -1,60 +1,37 @@
 //! The console: what `psql pgsplit` talks to.
 //!
-//! [`Console::answer`] turns a text into replies; [`serve`] speaks the protocol around it. The
-//! console holds nothing but samples for averages; all else comes from [`Inspect`] and
-//! [`Metrics`]. Who may open it is decided at login; whoever is in may do everything.
+//! [`parse`] reads commands, [`Console`] runs them, [`serve`] speaks the protocol around both. Who
+//! may open the console is decided at login; whoever is in may do everything.
 
-mod averages;
-mod operators;
 mod parse;
 mod serve;
-mod tables;
 mod wire;
 
-use std::{borrow::Cow, fmt, sync::Arc};
+use std::{borrow::Cow, sync::Arc};
 
-pub(in crate::admin) use self::{
-    averages::Averages,
-    parse::Show,
-    tables::{Column, Sources, Table, Type, table},
+use self::parse::{Block, Command, Value};
+use super::{
+    lookout::Lookout,
+    tables::{self, Column, Table, Type},
+    time,
 };
-use self::{
-    operators::Operators,
-    parse::{Block, Command, Value},
-};
-use super::{process, time};
 use crate::{
-    error::{Fault, Visible},
-    metrics::{
-        Inspect, Metrics, Scrape,
-        inspect::{Explanation, Readiness},
-    },
-    protocol::SqlState,
+    error::Visible,
+    metrics::{Inspect, Metrics},
 };
-
-/// The text of SHOW VERSION.
-const VERSION: &str = concat!("pgsplit ", env!("CARGO_PKG_VERSION"));
 
 /// Answers console commands for one proxy.
+#[derive(Debug)]
 pub struct Console {
-    inspect: Arc<dyn Inspect>,
-    metrics: Arc<Metrics>,
-    averages: Averages,
-    operators: Operators,
-}
-
-impl fmt::Debug for Console {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Console").finish_non_exhaustive()
-    }
+    lookout: Arc<Lookout>,
 }
 
 /// Who asks, and as what.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Caller {
-    pub user: String,
+struct Caller {
+    user: String,
     /// `pgsplit` or `pgbouncer`.
-    pub database: String,
+    database: String,
 }
 
 /// One command's answer.
@@ -76,84 +53,26 @@ impl Console {
     #[must_use]
     pub fn new(inspect: Arc<dyn Inspect>, metrics: Arc<Metrics>) -> Self {
         Self {
-            inspect,
-            metrics,
-            averages: Averages::default(),
-            operators: Operators::default(),
+            lookout: Arc::new(Lookout::new(inspect, metrics)),
         }
     }
 
-    /// Remembers the totals of this moment; call it every [`Averages::EVERY`].
-    pub(super) fn sample(&self) {
-        let now = tokio::time::Instant::now().into_std();
-        self.averages.sample(now, self.inspect.stats());
-    }
-
-    /// Whether the proxy can do its work.
-    pub(super) fn ready(&self) -> Readiness {
-        self.inspect.ready()
-    }
-
-    /// Clients, held requests, reads on the primary by reason.
-    pub(super) fn counts(&self) -> (u64, u64, Vec<(&'static str, u64)>) {
-        let metrics = &self.metrics;
-        (metrics.clients(), metrics.held(), metrics.primary_reads())
-    }
-
-    /// All metric families as text.
-    pub(super) fn metrics_text(&self) -> Result<String, prometheus::Error> {
-        self.metrics.text(&Scrape {
-            nodes: self.inspect.nodes(),
-            pools: self.inspect.pools(),
-            process: process::read(),
-        })
-    }
-
-    /// The table as it is now.
-    pub(super) fn table(&self, show: Show, pgbouncer: bool) -> Table {
-        table(
-            show,
-            &Sources {
-                inspect: &*self.inspect,
-                metrics: &self.metrics,
-                averages: &self.averages,
-                operators: &self.operators,
-                now: tokio::time::Instant::now().into_std(),
-                wall: time::wall(),
-                pgbouncer,
-            },
-        )
-    }
-
-    /// Explains for the named database, or for the first configured one that has a name.
-    pub(super) fn explain(
-        &self,
-        database: Option<&str>,
-        sql: &str,
-    ) -> Result<Explanation, Visible> {
-        let databases = self.inspect.databases();
-        let database = match database {
-            Some(name) => name,
-            None => databases
-                .iter()
-                .map(|database| database.name.as_str())
-                .find(|name| *name != "*")
-                .ok_or_else(|| {
-                    let error = "no database has a name of its own: say for which to explain";
-                    Visible::error(Fault::Client, SqlState::INVALID_CATALOG_NAME, error)
-                        .hint("EXPLAIN ROUTE FOR database statement")
-                })?,
-        };
-        self.inspect.explain(database, sql)
+    /// What it looks at.
+    pub(super) fn lookout(&self) -> &Arc<Lookout> {
+        &self.lookout
     }
 
     /// Runs one command. Dropping the future leaves an action that was begun to go on.
     async fn run(&self, caller: &Caller, command: &Command) -> Result<Reply, Visible> {
         match command {
-            Command::Show(show) => Ok(Reply::Rows {
-                table: self.table(*show, caller.database == "pgbouncer"),
-                tag: "SHOW".to_owned(),
-            }),
+            Command::Show(show) => {
+                let (show, pgbouncer) = (*show, caller.database == "pgbouncer");
+                let table = self.lookout.aside(move |of| of.table(show, pgbouncer));
+                Ok(Reply::Rows {
+                    table: table.await?,
+                    tag: "SHOW".to_owned(),
+                })
+            }
             Command::Value(value) => {
                 let (value, tag) = match value {
                     Value::Fixed { value, .. } => ((*value).to_owned(), "SHOW"),
@@ -172,7 +91,9 @@ impl Console {
                 })
             }
             Command::ExplainRoute { database, sql } => {
-                let answer = self.explain(database.as_deref(), sql)?;
+                let (database, sql) = (database.clone(), sql.clone());
+                let explain = move |of: &Lookout| of.inspect.explain(database.as_deref(), &sql);
+                let answer = self.lookout.aside(explain).await??;
                 Ok(Reply::Rows {
                     table: Table {
                         columns: columns_of(command).unwrap_or_default(),
@@ -191,13 +112,14 @@ impl Console {
             Command::Act { action, tag } => {
                 let user = &caller.user;
                 tracing::info!(user, ?action, "console command");
-                self.operators
+                self.lookout
+                    .operators
                     .push(time::wall(), format!("{user}: {action}"));
-                let done = self.inspect.act(action.clone()).await;
+                let done = self.lookout.inspect.act(action.clone()).await;
                 if let Err(error) = &done {
                     tracing::warn!(user, ?action, %error, "console command failed");
                     let message = format!("{user}: {action} failed: {error}");
-                    self.operators.push(time::wall(), message);
+                    self.lookout.operators.push(time::wall(), message);
                 }
                 Ok(Reply::Done {
                     tag,

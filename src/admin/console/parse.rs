@@ -4,6 +4,7 @@
 //! separated by `;`, except that EXPLAIN ROUTE takes all that follows as the text to explain.
 
 use crate::{
+    admin::tables::Show,
     error::{Fault, Visible},
     metrics::inspect::{Action, Shutdown},
     protocol::SqlState,
@@ -39,28 +40,6 @@ pub(super) enum Block {
     End,
 }
 
-/// The tables.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::admin) enum Show {
-    Help,
-    Version,
-    Config,
-    Databases,
-    Nodes,
-    Pools,
-    Clients,
-    Servers,
-    Stats,
-    StatsTotals,
-    StatsAverages,
-    Totals,
-    Queries,
-    Lists,
-    Users,
-    Events,
-    State,
-}
-
 /// A single value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Value {
@@ -75,105 +54,6 @@ pub(super) enum Value {
     CurrentUser,
 }
 
-/// A table's name, and what SHOW HELP says of it.
-#[derive(Clone, Copy, Debug)]
-pub(super) struct Topic {
-    pub(super) name: &'static str,
-    pub(super) show: Show,
-    pub(super) about: &'static str,
-}
-
-impl Show {
-    /// Every table.
-    pub(super) const ALL: [Topic; 17] = [
-        Topic {
-            name: "HELP",
-            show: Self::Help,
-            about: "this list",
-        },
-        Topic {
-            name: "VERSION",
-            show: Self::Version,
-            about: "the version of pgsplit",
-        },
-        Topic {
-            name: "CONFIG",
-            show: Self::Config,
-            about: "settings in force, with their defaults",
-        },
-        Topic {
-            name: "DATABASES",
-            show: Self::Databases,
-            about: "databases as configured, and their connections",
-        },
-        Topic {
-            name: "NODES",
-            show: Self::Nodes,
-            about: "nodes with role, health, lag and position",
-        },
-        Topic {
-            name: "POOLS",
-            show: Self::Pools,
-            about: "server connections of each database, user and node, and who waits for them",
-        },
-        Topic {
-            name: "CLIENTS",
-            show: Self::Clients,
-            about: "connected clients",
-        },
-        Topic {
-            name: "SERVERS",
-            show: Self::Servers,
-            about: "server connections",
-        },
-        Topic {
-            name: "STATS",
-            show: Self::Stats,
-            about: "totals of each database since the start, and averages of the last minute",
-        },
-        Topic {
-            name: "STATS_TOTALS",
-            show: Self::StatsTotals,
-            about: "the totals alone",
-        },
-        Topic {
-            name: "STATS_AVERAGES",
-            show: Self::StatsAverages,
-            about: "the averages alone",
-        },
-        Topic {
-            name: "TOTALS",
-            show: Self::Totals,
-            about: "the totals of all databases together",
-        },
-        Topic {
-            name: "QUERIES",
-            show: Self::Queries,
-            about: "statements that keep going to the primary, and reads there by reason",
-        },
-        Topic {
-            name: "LISTS",
-            show: Self::Lists,
-            about: "how many there are of each thing",
-        },
-        Topic {
-            name: "USERS",
-            show: Self::Users,
-            about: "users as configured, and their connections",
-        },
-        Topic {
-            name: "EVENTS",
-            show: Self::Events,
-            about: "what happened lately: nodes, failovers, operators",
-        },
-        Topic {
-            name: "STATE",
-            show: Self::State,
-            about: "whether pgsplit is active or paused, takes writes and reads",
-        },
-    ];
-}
-
 /// Settings that clients ask for, as the console's session has them.
 pub(super) const PARAMETERS: [(&str, &str); 9] = [
     ("client_encoding", "UTF8"),
@@ -186,6 +66,9 @@ pub(super) const PARAMETERS: [(&str, &str); 9] = [
     ("in_hot_standby", "off"),
     ("default_transaction_read_only", "off"),
 ];
+
+/// Longest name of anything, in bytes: names are logged and kept.
+const NAME: usize = 256;
 
 /// What the console says it is: drivers read a PostgreSQL version from the front. An old one that
 /// all of them still speak, so that none counts on functions that aren't here.
@@ -315,6 +198,9 @@ impl Lexer<'_> {
                 }
                 c => (TokenKind::Other, String::from(c)),
             };
+            if text.len() > NAME && kind != TokenKind::Literal {
+                return Err(syntax("name too long"));
+            }
             return Ok(Some(Token { kind, text }));
         }
     }
@@ -596,6 +482,7 @@ mod tests {
                 explain(Some("App"), "select ';' ; update t set x = 1"),
             ),
             ("EXPLAIN ROUTE SELECT $$'$$", explain(None, "SELECT $$'$$")),
+            ("EXPLAIN ROUTE \"", explain(None, "\"")),
             (
                 "EXPLAIN ROUTE /* pgsplit: primary */ SELECT 1",
                 explain(None, "/* pgsplit: primary */ SELECT 1"),
@@ -639,6 +526,8 @@ mod tests {
             "'x'",
             "SHUTDOWN LATER",
             "SHOW POOLS; FOO",
+            &format!("KILL {}", "x".repeat(NAME + 1)),
+            &format!("KILL \"{}\"", "x".repeat(NAME + 1)),
         ] {
             let error = parse(text).unwrap_err();
             assert_eq!(error.sqlstate.as_str(), "42601", "{text}");

@@ -17,10 +17,10 @@ use tokio::{
 use super::{
     Caller, Console, Reply, columns_of,
     parse::{Block, Command, PARAMETERS, SERVER_VERSION, parse},
-    tables::{Cell, Column},
     wire::{self, Frontend, Out, Target},
 };
 use crate::{
+    admin::tables::{Cell, Column},
     error::{Fault, Visible},
     protocol::{
         SqlState,
@@ -69,6 +69,7 @@ where
     let mut client = Client {
         stream,
         input: read_ahead,
+        taken: 0,
         out: Out::default(),
         caller,
         console,
@@ -90,7 +91,11 @@ where
             Err(End::Io(error)) => return Err(error),
             Err(End::Fatal(error)) => {
                 client.out.error(&error);
-                return client.send().await;
+                client.send().await?;
+                // Of TLS, the end has to be told.
+                return timeout(WRITE, client.stream.shutdown())
+                    .await
+                    .unwrap_or(Ok(()));
             }
         }
     }
@@ -111,8 +116,9 @@ impl From<io::Error> for End {
 
 struct Client<'a, S> {
     stream: S,
-    /// Read and not yet understood.
+    /// Read and, from `taken` on, not yet understood.
     input: Vec<u8>,
+    taken: usize,
     out: Out,
     caller: Caller,
     console: &'a Console,
@@ -163,12 +169,17 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
     /// The next message; `None` when the client is gone.
     async fn next(&mut self) -> Result<Option<Frontend>, End> {
         loop {
-            match wire::read(&self.input) {
+            match wire::read(self.input.get(self.taken..).unwrap_or_default()) {
                 Ok(Some((message, length))) => {
-                    self.input.drain(..length);
+                    self.taken += length;
                     return Ok(Some(message));
                 }
-                Ok(None) => {}
+                Ok(None) => {
+                    self.input.drain(..self.taken);
+                    self.taken = 0;
+                    // A long message may have been there.
+                    self.input.shrink_to(PART);
+                }
                 Err(malformed) => {
                     return Err(fatal(SqlState::PROTOCOL_VIOLATION, malformed.to_string()));
                 }

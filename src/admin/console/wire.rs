@@ -4,8 +4,8 @@
 
 use std::borrow::Cow;
 
-use super::tables::{Cell, Column, Type};
 use crate::{
+    admin::tables::{Cell, Column, Type},
     error::Visible,
     protocol::{
         backend::{Status, tag},
@@ -16,7 +16,7 @@ use crate::{
 };
 
 /// Longest message that a console client may send, in bytes: commands and statements to explain.
-pub(super) const MESSAGE: usize = 1 << 20;
+pub(super) const MESSAGE: usize = 256 * 1024;
 
 /// One frontend message.
 #[derive(Clone, Debug, PartialEq, Eq)]

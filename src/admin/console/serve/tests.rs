@@ -102,10 +102,10 @@ fn table(messages: &[SimpleQueryMessage]) -> Vec<Vec<Option<String>>> {
 #[tokio::test]
 async fn every_show_answers_with_as_many_cells_as_columns() {
     let (driver, _fake) = driver("pgsplit").await;
-    for topic in super::super::parse::Show::ALL {
+    for topic in crate::admin::tables::Show::ALL {
         let name = topic.name;
         let messages = driver.simple_query(&format!("SHOW {name}")).await.unwrap();
-        let columns = super::super::tables::columns(topic.show).len();
+        let columns = crate::admin::tables::columns(topic.show).len();
         let rows = table(&messages);
         assert!(!rows.is_empty(), "SHOW {name}");
         assert!(rows.iter().all(|row| row.len() == columns), "SHOW {name}");
@@ -319,6 +319,23 @@ async fn after_an_error_everything_up_to_sync_is_passed_over() {
     assert_eq!(kinds(&mut client).await, "12nCZ");
     assert_eq!(*fake.actions.lock().unwrap(), [Action::Resume(None)]);
     client.write_all(&frame(b'X', b"")).await.unwrap();
+    serving.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn many_small_messages_are_answered_one_by_one() {
+    let (client, serving, _fake) = raw().await;
+    let mut bytes = Vec::new();
+    for _sync in 0..5_000 {
+        bytes.extend(frame(b'S', b""));
+    }
+    bytes.extend(frame(b'X', b""));
+    let (mut from, mut to) = tokio::io::split(client);
+    let writing = tokio::spawn(async move { to.write_all(&bytes).await });
+    let mut answers = Vec::new();
+    from.read_to_end(&mut answers).await.unwrap();
+    assert_eq!(answers, b"Z\0\0\0\x05I".repeat(5_000));
+    writing.await.unwrap().unwrap();
     serving.await.unwrap().unwrap();
 }
 

@@ -13,7 +13,7 @@ const KEPT: usize = 200;
 
 /// The newest commands that changed something, or tried to.
 #[derive(Debug, Default)]
-pub(in crate::admin) struct Operators(Mutex<VecDeque<EventRow>>);
+pub(super) struct Operators(Mutex<VecDeque<EventRow>>);
 
 impl Operators {
     pub(super) fn push(&self, at: SystemTime, message: String) {

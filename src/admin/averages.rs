@@ -10,7 +10,7 @@ use crate::metrics::{DatabaseTotals, inspect::StatsRow};
 
 /// Samples of the databases' totals.
 #[derive(Debug, Default)]
-pub(in crate::admin) struct Averages(Mutex<VecDeque<Sample>>);
+pub(super) struct Averages(Mutex<VecDeque<Sample>>);
 
 #[derive(Debug)]
 struct Sample {
@@ -36,13 +36,13 @@ pub(super) struct Average {
 
 impl Averages {
     /// How often [`Averages::sample`] is to be called.
-    pub(in crate::admin) const EVERY: Duration = Duration::from_secs(5);
+    pub(super) const EVERY: Duration = Duration::from_secs(5);
     /// The time that averages look back.
     const PERIOD: Duration = Duration::from_secs(60);
 
     /// Remembers the totals of this moment and forgets those older than the period, except the
     /// one that the period begins with.
-    pub(in crate::admin) fn sample(&self, now: Instant, rows: Vec<StatsRow>) {
+    pub(super) fn sample(&self, now: Instant, rows: Vec<StatsRow>) {
         let totals = rows.into_iter().map(|row| (row.database, row.totals));
         let sample = Sample {
             at: now,

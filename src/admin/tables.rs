@@ -5,28 +5,24 @@
 
 use std::{
     borrow::Cow,
-    time::{Duration, Instant, SystemTime},
+    time::{Duration, SystemTime},
 };
 
-use super::{averages::Averages, operators::Operators, parse::Show};
+use super::{lookout::Moment, time::utc};
 use crate::{
-    admin::time::utc,
     config::Reload,
-    metrics::{
-        Inspect, Metrics,
-        inspect::{
-            ClientState, NodeRow, Phase, PoolRow, ServerState, StatsRow, health_name, role_name,
-        },
+    metrics::inspect::{
+        ClientState, NodeRow, Phase, PoolRow, ServerState, StatsRow, health_name, role_name,
     },
 };
 
 /// A column's name and type.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::admin) struct Column(pub(in crate::admin) &'static str, pub(in crate::admin) Type);
+pub(super) struct Column(pub(super) &'static str, pub(super) Type);
 
 /// The types that the console has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(in crate::admin) enum Type {
+pub(super) enum Type {
     Bool,
     Text,
     Int4,
@@ -36,26 +32,134 @@ pub(in crate::admin) enum Type {
 }
 
 /// A value in text form, or NULL.
-pub(in crate::admin) type Cell = Option<String>;
+pub(super) type Cell = Option<String>;
 
 /// Columns and rows.
 #[derive(Clone, Debug)]
-pub(in crate::admin) struct Table {
-    pub(in crate::admin) columns: Cow<'static, [Column]>,
-    pub(in crate::admin) rows: Vec<Vec<Cell>>,
+pub(super) struct Table {
+    pub(super) columns: Cow<'static, [Column]>,
+    pub(super) rows: Vec<Vec<Cell>>,
 }
 
-/// What tables are made from.
-pub(in crate::admin) struct Sources<'a> {
-    pub(in crate::admin) inspect: &'a dyn Inspect,
-    pub(in crate::admin) metrics: &'a Metrics,
-    pub(in crate::admin) averages: &'a Averages,
-    pub(in crate::admin) operators: &'a Operators,
-    pub(in crate::admin) now: Instant,
-    pub(in crate::admin) wall: SystemTime,
-    /// As the database `pgbouncer`: one row for each database and user in SHOW POOLS, because its
-    /// tools take these two for a key.
-    pub(in crate::admin) pgbouncer: bool,
+/// The tables.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Show {
+    Help,
+    Version,
+    Config,
+    Databases,
+    Nodes,
+    Pools,
+    Clients,
+    Servers,
+    Stats,
+    StatsTotals,
+    StatsAverages,
+    Totals,
+    Queries,
+    Lists,
+    Users,
+    Events,
+    State,
+}
+
+/// A table's name, and what SHOW HELP says of it.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Topic {
+    pub(super) name: &'static str,
+    pub(super) show: Show,
+    pub(super) about: &'static str,
+}
+
+impl Show {
+    /// Every table.
+    pub(super) const ALL: [Topic; 17] = [
+        Topic {
+            name: "HELP",
+            show: Self::Help,
+            about: "this list",
+        },
+        Topic {
+            name: "VERSION",
+            show: Self::Version,
+            about: "the version of pgsplit",
+        },
+        Topic {
+            name: "CONFIG",
+            show: Self::Config,
+            about: "settings in force, with their defaults",
+        },
+        Topic {
+            name: "DATABASES",
+            show: Self::Databases,
+            about: "databases as configured, and their connections",
+        },
+        Topic {
+            name: "NODES",
+            show: Self::Nodes,
+            about: "nodes with role, health, lag and position",
+        },
+        Topic {
+            name: "POOLS",
+            show: Self::Pools,
+            about: "server connections of each database, user and node, and who waits for them",
+        },
+        Topic {
+            name: "CLIENTS",
+            show: Self::Clients,
+            about: "connected clients",
+        },
+        Topic {
+            name: "SERVERS",
+            show: Self::Servers,
+            about: "server connections",
+        },
+        Topic {
+            name: "STATS",
+            show: Self::Stats,
+            about: "totals of each database since the start, and averages of the last minute",
+        },
+        Topic {
+            name: "STATS_TOTALS",
+            show: Self::StatsTotals,
+            about: "the totals alone",
+        },
+        Topic {
+            name: "STATS_AVERAGES",
+            show: Self::StatsAverages,
+            about: "the averages alone",
+        },
+        Topic {
+            name: "TOTALS",
+            show: Self::Totals,
+            about: "the totals of all databases together",
+        },
+        Topic {
+            name: "QUERIES",
+            show: Self::Queries,
+            about: "statements that keep going to the primary, and reads there by reason",
+        },
+        Topic {
+            name: "LISTS",
+            show: Self::Lists,
+            about: "how many there are of each thing",
+        },
+        Topic {
+            name: "USERS",
+            show: Self::Users,
+            about: "users as configured, and their connections",
+        },
+        Topic {
+            name: "EVENTS",
+            show: Self::Events,
+            about: "what happened lately: nodes, failovers, operators",
+        },
+        Topic {
+            name: "STATE",
+            show: Self::State,
+            about: "whether pgsplit is active or paused, takes writes and reads",
+        },
+    ];
 }
 
 const fn text(name: &'static str) -> Column {
@@ -270,7 +374,7 @@ const STATS_AVERAGES: [Column; 12] = [
 ];
 
 /// The table's columns, without making the table.
-pub(in crate::admin) fn columns(show: Show) -> &'static [Column] {
+pub(super) fn columns(show: Show) -> &'static [Column] {
     match show {
         Show::Help => &HELP,
         Show::Version => &VERSION,
@@ -293,10 +397,10 @@ pub(in crate::admin) fn columns(show: Show) -> &'static [Column] {
 }
 
 /// The table as it is now.
-pub(in crate::admin) fn table(show: Show, from: &Sources<'_>) -> Table {
+pub(super) fn table(show: Show, from: &Moment<'_>) -> Table {
     let rows = match show {
         Show::Help => help(),
-        Show::Version => rows([[some(super::VERSION)]]),
+        Show::Version => rows([[some(concat!("pgsplit ", env!("CARGO_PKG_VERSION")))]]),
         Show::Config => config(from),
         Show::Databases => databases(from),
         Show::Nodes => nodes(from),
@@ -382,8 +486,8 @@ fn help() -> Vec<Vec<Cell>> {
     rows::<{ HELP.len() }>(tables.into_iter().chain(commands))
 }
 
-fn config(from: &Sources<'_>) -> Vec<Vec<Cell>> {
-    rows::<{ CONFIG.len() }>(from.inspect.config().into_iter().map(|row| {
+fn config(from: &Moment<'_>) -> Vec<Vec<Cell>> {
+    rows::<{ CONFIG.len() }>(from.of.inspect.config().into_iter().map(|row| {
         let secret = looks_secret(&row.key);
         let mask = |value: String| {
             if secret && !value.is_empty() {
@@ -411,13 +515,13 @@ fn looks_secret(key: &str) -> bool {
     !last.ends_with("_file") && (last.contains("password") || last.contains("secret"))
 }
 
-fn databases(from: &Sources<'_>) -> Vec<Vec<Cell>> {
-    let nodes = from.inspect.nodes();
+fn databases(from: &Moment<'_>) -> Vec<Vec<Cell>> {
+    let nodes = from.of.inspect.nodes();
     let hosts: Vec<_> = nodes.iter().map(|node| node.host.as_str()).collect();
     let hosts = hosts.join(",");
     let port = nodes.first().map(|node| node.port);
-    let pools = from.inspect.pools();
-    rows::<{ DATABASES.len() }>(from.inspect.databases().into_iter().map(|row| {
+    let pools = from.of.inspect.pools();
+    rows::<{ DATABASES.len() }>(from.of.inspect.databases().into_iter().map(|row| {
         let current: usize = pools
             .iter()
             .filter(|pool| pool.database == row.name)
@@ -447,8 +551,8 @@ fn servers_of(pool: &PoolRow) -> usize {
     pool.servers_active + pool.servers_idle + pool.servers_connecting
 }
 
-fn nodes(from: &Sources<'_>) -> Vec<Vec<Cell>> {
-    let pools = from.inspect.pools();
+fn nodes(from: &Moment<'_>) -> Vec<Vec<Cell>> {
+    let pools = from.of.inspect.pools();
     let row = |node: NodeRow| {
         let pools = || pools.iter().filter(|pool| pool.node == node.name);
         let active: usize = pools().map(|pool| pool.servers_active).sum();
@@ -473,11 +577,11 @@ fn nodes(from: &Sources<'_>) -> Vec<Vec<Cell>> {
             node.error,
         ]
     };
-    rows::<{ NODES.len() }>(from.inspect.nodes().into_iter().map(row))
+    rows::<{ NODES.len() }>(from.of.inspect.nodes().into_iter().map(row))
 }
 
-fn pools(from: &Sources<'_>) -> Vec<Vec<Cell>> {
-    let mut pools = from.inspect.pools();
+fn pools(from: &Moment<'_>) -> Vec<Vec<Cell>> {
+    let mut pools = from.of.inspect.pools();
     if from.pgbouncer {
         pools = per_database_and_user(pools);
     }
@@ -528,8 +632,8 @@ fn per_database_and_user(mut pools: Vec<PoolRow>) -> Vec<PoolRow> {
     sums
 }
 
-fn clients(from: &Sources<'_>) -> Vec<Vec<Cell>> {
-    rows::<{ CLIENTS.len() }>(from.inspect.clients().into_iter().map(|client| {
+fn clients(from: &Moment<'_>) -> Vec<Vec<Cell>> {
+    rows::<{ CLIENTS.len() }>(from.of.inspect.clients().into_iter().map(|client| {
         let state = match client.state {
             ClientState::Login => "login",
             ClientState::Idle => "idle",
@@ -574,8 +678,8 @@ fn clients(from: &Sources<'_>) -> Vec<Vec<Cell>> {
     }))
 }
 
-fn servers(from: &Sources<'_>) -> Vec<Vec<Cell>> {
-    rows::<{ SERVERS.len() }>(from.inspect.servers().into_iter().map(|server| {
+fn servers(from: &Moment<'_>) -> Vec<Vec<Cell>> {
+    rows::<{ SERVERS.len() }>(from.of.inspect.servers().into_iter().map(|server| {
         let state = match server.state {
             ServerState::Login => "login",
             ServerState::Idle => "idle",
@@ -615,9 +719,9 @@ fn servers(from: &Sources<'_>) -> Vec<Vec<Cell>> {
     }))
 }
 
-fn stats(from: &Sources<'_>) -> Vec<Vec<Cell>> {
-    rows::<{ STATS.len() }>(from.inspect.stats().into_iter().map(|row| {
-        let average = from.averages.average(from.now, &row);
+fn stats(from: &Moment<'_>) -> Vec<Vec<Cell>> {
+    rows::<{ STATS.len() }>(from.of.inspect.stats().into_iter().map(|row| {
+        let average = from.of.averages.average(from.now, &row);
         let total = row.totals;
         [
             some(row.database),
@@ -648,8 +752,8 @@ fn stats(from: &Sources<'_>) -> Vec<Vec<Cell>> {
     }))
 }
 
-fn stats_totals(from: &Sources<'_>) -> Vec<Vec<Cell>> {
-    rows::<{ STATS_TOTALS.len() }>(from.inspect.stats().into_iter().map(|row| {
+fn stats_totals(from: &Moment<'_>) -> Vec<Vec<Cell>> {
+    rows::<{ STATS_TOTALS.len() }>(from.of.inspect.stats().into_iter().map(|row| {
         let total = row.totals;
         [
             some(row.database),
@@ -669,9 +773,9 @@ fn stats_totals(from: &Sources<'_>) -> Vec<Vec<Cell>> {
     }))
 }
 
-fn stats_averages(from: &Sources<'_>) -> Vec<Vec<Cell>> {
+fn stats_averages(from: &Moment<'_>) -> Vec<Vec<Cell>> {
     let row = |row: StatsRow| {
-        let average = from.averages.average(from.now, &row);
+        let average = from.of.averages.average(from.now, &row);
         [
             some(row.database),
             some(average.transactions),
@@ -687,11 +791,11 @@ fn stats_averages(from: &Sources<'_>) -> Vec<Vec<Cell>> {
             some(average.binds),
         ]
     };
-    rows::<{ STATS_AVERAGES.len() }>(from.inspect.stats().into_iter().map(row))
+    rows::<{ STATS_AVERAGES.len() }>(from.of.inspect.stats().into_iter().map(row))
 }
 
 /// SHOW STATS summed over the databases, a row for each total.
-fn totals(from: &Sources<'_>) -> Vec<Vec<Cell>> {
+fn totals(from: &Moment<'_>) -> Vec<Vec<Cell>> {
     let stats = stats(from);
     let columns = STATS.iter().enumerate().skip(1);
     let sums = columns.filter(|(_index, column)| column.0.starts_with("total_"));
@@ -702,8 +806,8 @@ fn totals(from: &Sources<'_>) -> Vec<Vec<Cell>> {
     }))
 }
 
-fn queries(from: &Sources<'_>) -> Vec<Vec<Cell>> {
-    let statements = from.inspect.queries().into_iter().map(|row| {
+fn queries(from: &Moment<'_>) -> Vec<Vec<Cell>> {
+    let statements = from.of.inspect.queries().into_iter().map(|row| {
         [
             some(format_args!("{:016x}", row.fingerprint)),
             some(row.reason),
@@ -713,23 +817,23 @@ fn queries(from: &Sources<'_>) -> Vec<Vec<Cell>> {
         ]
     });
     // Behind the statements, all reads on the primary by reason.
-    let reads = from.metrics.primary_reads().into_iter();
+    let reads = from.of.metrics.primary_reads().into_iter();
     let reads = reads.map(|(reason, count)| [None, some(reason), some(count), some(count), None]);
     rows::<{ QUERIES.len() }>(statements.chain(reads))
 }
 
-fn lists(from: &Sources<'_>) -> Vec<Vec<Cell>> {
-    let clients = usize::try_from(from.metrics.clients()).unwrap_or(usize::MAX);
-    let pools = from.inspect.pools();
+fn lists(from: &Moment<'_>) -> Vec<Vec<Cell>> {
+    let clients = usize::try_from(from.of.metrics.clients()).unwrap_or(usize::MAX);
+    let pools = from.of.inspect.pools();
     let free_servers: usize = pools.iter().map(|pool| pool.servers_idle).sum();
     let used_servers: usize = pools.iter().map(servers_of).sum::<usize>() - free_servers;
     let counts = [
-        ("databases", from.inspect.databases().len()),
-        ("users", from.inspect.users().len()),
+        ("databases", from.of.inspect.databases().len()),
+        ("users", from.of.inspect.users().len()),
         ("pools", pools.len()),
         (
             "free_clients",
-            from.inspect.max_clients().saturating_sub(clients),
+            from.of.inspect.max_clients().saturating_sub(clients),
         ),
         ("used_clients", clients),
         ("login_clients", 0),
@@ -739,25 +843,25 @@ fn lists(from: &Sources<'_>) -> Vec<Vec<Cell>> {
         ("dns_zones", 0),
         ("dns_queries", 0),
         ("dns_pending", 0),
-        ("nodes", from.inspect.nodes().len()),
+        ("nodes", from.of.inspect.nodes().len()),
         (
             "held_requests",
-            usize::try_from(from.metrics.held()).unwrap_or(usize::MAX),
+            usize::try_from(from.of.metrics.held()).unwrap_or(usize::MAX),
         ),
     ];
     rows::<{ LISTS.len() }>(counts.map(|(list, items)| [some(list), some(items)]))
 }
 
-fn users(from: &Sources<'_>) -> Vec<Vec<Cell>> {
-    let users = from.inspect.users().into_iter();
+fn users(from: &Moment<'_>) -> Vec<Vec<Cell>> {
+    let users = from.of.inspect.users().into_iter();
     rows::<{ USERS.len() }>(
         users.map(|row| [some(row.name), None, some(row.servers), some(row.clients)]),
     )
 }
 
-fn events(from: &Sources<'_>) -> Vec<Vec<Cell>> {
-    let mut events = from.inspect.events();
-    events.extend(from.operators.list());
+fn events(from: &Moment<'_>) -> Vec<Vec<Cell>> {
+    let mut events = from.of.inspect.events();
+    events.extend(from.of.operators.list());
     events.sort_by_key(|event| event.at);
     rows::<{ EVENTS.len() }>(events.into_iter().map(|event| {
         [
@@ -769,10 +873,10 @@ fn events(from: &Sources<'_>) -> Vec<Vec<Cell>> {
     }))
 }
 
-fn state(from: &Sources<'_>) -> Vec<Vec<Cell>> {
-    let databases = from.inspect.databases();
+fn state(from: &Moment<'_>) -> Vec<Vec<Cell>> {
+    let databases = from.of.inspect.databases();
     let paused = !databases.is_empty() && databases.iter().all(|database| database.paused);
-    let ready = from.inspect.ready();
+    let ready = from.of.inspect.ready();
     let answers = [
         ("active", ready.phase == Phase::Listening && !paused),
         ("paused", paused),
@@ -785,7 +889,7 @@ fn state(from: &Sources<'_>) -> Vec<Vec<Cell>> {
     rows::<{ KEY_VALUE.len() }>(answers.map(|(key, value)| [some(key), yes(value)]))
 }
 
-impl Sources<'_> {
+impl Moment<'_> {
     /// The wall-clock time of so long ago, as PgBouncer writes it.
     fn ago(&self, age: Duration) -> String {
         utc(self.wall.checked_sub(age).unwrap_or(SystemTime::UNIX_EPOCH))
