@@ -21,13 +21,22 @@ async fn same(proxy: &Proxy, parts: &[(Vec<u8>, usize)]) -> Vec<Frame> {
     }
     let direct = answers.pop().unwrap();
     let proxied = answers.pop().unwrap();
-    assert_eq!(without_places(&proxied), without_places(&direct));
+    assert_eq!(without_oids(&proxied), without_oids(&direct));
     proxied
 }
 
-/// Errors tell the place in PostgreSQL's source, which is the same; nothing else may differ.
-fn without_places(frames: &[Frame]) -> Vec<Frame> {
-    frames.to_vec()
+/// RowDescription names tables by OIDs, which differ when each side made its own.
+fn without_oids(frames: &[Frame]) -> Vec<Frame> {
+    let mut frames = frames.to_vec();
+    for frame in frames.iter_mut().filter(|frame| frame.tag == 'T') {
+        let mut at = 2;
+        while let Some(end) = frame.body.iter().skip(at).position(|byte| *byte == 0) {
+            at += end + 1;
+            frame.body[at..at + 4].fill(0);
+            at += 18;
+        }
+    }
+    frames
 }
 
 fn one(bytes: Vec<Vec<u8>>, ready: usize) -> Vec<(Vec<u8>, usize)> {
@@ -86,7 +95,8 @@ fn an_error_discards_up_to_the_next_sync_and_no_further() {
             ),
         )
         .await;
-        assert_eq!(tags(&frames), "12EZ12TDCZEZEZ12TDCZ");
+        // The division is carried out while the plan is made, so Bind fails.
+        assert_eq!(tags(&frames), "1EZ12TDCZEZEZ12TDCZ");
     });
 }
 
@@ -340,9 +350,9 @@ fn functions_can_be_called_by_the_fast_path() {
     run(async {
         let proxy = Proxy::start(cluster(), "").await;
         let oid = cluster()
-            .psql(0, "select 'upper(text)'::regprocedure::oid")
+            .psql(0, "select 'int4abs(int4)'::regprocedure::oid")
             .unwrap();
-        let call = function_call(oid.parse().unwrap(), &["abc"]);
+        let call = function_call(oid.parse().unwrap(), &["-7"]);
         let frames = same(
             &proxy,
             &[
@@ -355,7 +365,7 @@ fn functions_can_be_called_by_the_fast_path() {
         )
         .await;
         assert_eq!(tags(&frames), "VZCZVZCZEZ");
-        assert!(frames[0].body.ends_with(b"ABC"));
+        assert!(frames[0].body.ends_with(b"7"));
     });
 }
 

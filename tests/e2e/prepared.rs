@@ -127,7 +127,6 @@ fn sql_level_and_protocol_level_share_their_names() {
                 ),
                 ([parse("b", "select 7"), sync()].concat(), "1Z"),
                 (query("execute b"), "TDCZ"),
-                (query("execute b(1)"), "EZ"),
                 (query("prepare b as select 1"), "EZ"),
                 (query("deallocate b"), "CZ"),
                 (query("execute b"), "EZ"),
