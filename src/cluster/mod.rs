@@ -2,9 +2,29 @@
 //! the state machines that make it.
 //!
 //! Pure: time is an argument. This folder never opens a connection; [`crate::monitor`] feeds it.
+//!
+//! - `lsn`, `history`, `lag`, `watermark`: positions, and what may be concluded from them.
+//! - `health`: may a node be used. `roles`: which node is the primary, who is fenced off.
+//! - `state`: [`Cluster`], the one machine that the monitor feeds and that makes each [`View`].
 
+mod event;
+mod health;
+mod history;
+mod lag;
 mod lsn;
+mod roles;
+#[cfg(test)]
+mod simulation;
+mod state;
 mod view;
+mod watermark;
 
-pub use lsn::Lsn;
+pub use event::{Alert, Cause, Event, Failure, What};
+pub use health::{HealthMachine, HealthRules};
+pub use history::History;
+pub use lag::{Lag, lag};
+pub use lsn::{InvalidLsn, Lsn};
+pub use roles::{Claim, Expected, Primacy, Roles, Verdict};
+pub use state::{Cluster, Member, Pace, Probe, Sample};
 pub use view::{Health, NodeId, NodeView, Position, Role, View};
+pub use watermark::{CaughtUp, Seen, caught_up};

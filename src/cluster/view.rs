@@ -41,12 +41,39 @@ pub enum Health {
     Maintenance,
 }
 
-/// An LSN and when it was asked for. Whatever the node had written (a primary) or replayed (a
-/// replica) before `asked_at` lies at or before `lsn`.
+/// A node's LSN and when it was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Position {
     pub asked_at: Instant,
+    /// The node has all that was written before here: a primary's insert LSN, a replica's replay
+    /// LSN.
     pub lsn: Lsn,
+    /// A node that has reached this shows all that this node showed before `asked_at`. At or just
+    /// beyond `lsn`: a replica shows a commit a moment before its replay LSN passes it.
+    pub bound: Lsn,
+}
+
+impl Position {
+    /// Of a primary, or of a replica that has no record left to replay.
+    #[must_use]
+    pub fn exact(asked_at: Instant, lsn: Lsn) -> Self {
+        Self {
+            asked_at,
+            lsn,
+            bound: lsn,
+        }
+    }
+
+    /// Of a replica that may be about to finish a record: the end of the one behind `lsn` isn't
+    /// known, but whoever is past `lsn` has replayed that one as well.
+    #[must_use]
+    pub fn replaying(asked_at: Instant, lsn: Lsn) -> Self {
+        Self {
+            asked_at,
+            lsn,
+            bound: Lsn(lsn.0.saturating_add(1)),
+        }
+    }
 }
 
 /// One node as routing sees it.
@@ -60,12 +87,19 @@ pub struct NodeView {
     pub role: Role,
     pub health: Health,
     pub timeline: Option<u32>,
-    /// Insert LSNs of a primary, replay LSNs of a replica, oldest first; bounded.
+    /// The node can't have been restarted unseen since then: the monitor's connection is that old.
+    pub since: Option<Instant>,
+    /// Insert LSNs of a primary, replay LSNs of a replica, oldest first; bounded; a replica's from
+    /// the present connection only.
     pub positions: Arc<[Position]>,
+    /// What a replica has received; `None` where it isn't said.
+    pub received: Option<Lsn>,
+    /// Replay was paused by an operator.
+    pub replay_paused: bool,
     /// How long ago the primary passed what this replica has replayed; zero on a primary, `None`
-    /// when not known.
+    /// when not known, which is never to be read as "caught up".
     pub lag: Option<Duration>,
-    /// How far behind the primary's newest known LSN.
+    /// How far behind what the primary had when this replica was asked.
     pub lag_bytes: Option<u64>,
     /// PostgreSQL's `server_version_num`.
     pub version: Option<u32>,
@@ -74,18 +108,40 @@ pub struct NodeView {
 }
 
 impl NodeView {
+    /// A node of which nothing is known yet.
+    #[must_use]
+    pub fn new(id: NodeId, name: Arc<str>) -> Self {
+        Self {
+            id,
+            name,
+            zone: Arc::from(""),
+            weight: 1,
+            role: Role::Unknown,
+            health: Health::Suspect,
+            timeline: None,
+            since: None,
+            positions: Arc::from([]),
+            received: None,
+            replay_paused: false,
+            lag: None,
+            lag_bytes: None,
+            version: None,
+            comparable: true,
+        }
+    }
+
     /// Newest known position.
     #[must_use]
     pub fn position(&self) -> Option<Position> {
         self.positions.last().copied()
     }
 
-    /// The first LSN asked for at or after `moment`: an upper bound of all that this node had
-    /// written or replayed by then. `None` until such a sample has been taken.
+    /// What another node must have reached to show all that this node had shown by `moment`, from
+    /// the first position asked for at or after it. `None` until such a sample has been taken.
     #[must_use]
     pub fn bound_after(&self, moment: Instant) -> Option<Lsn> {
         let first = self.positions.partition_point(|p| p.asked_at < moment);
-        self.positions.get(first).map(|p| p.lsn)
+        self.positions.get(first).map(|p| p.bound)
     }
 }
 
@@ -98,6 +154,9 @@ pub struct View {
     pub primary: Option<NodeId>,
     /// Counts changes of primary: a watermark of an earlier epoch says nothing in a later one.
     pub epoch: u64,
+    /// The first insert LSN sampled in this epoch: who has reached it on this primary's timeline
+    /// has whatever outlived the epochs before.
+    pub epoch_start: Option<Lsn>,
 }
 
 impl View {

@@ -11,6 +11,7 @@ impl SqlState {
     pub const TRANSACTION_RESOLUTION_UNKNOWN: Self = Self(*b"08007");
     pub const PROTOCOL_VIOLATION: Self = Self(*b"08P01");
     pub const FEATURE_NOT_SUPPORTED: Self = Self(*b"0A000");
+    pub const CHARACTER_NOT_IN_REPERTOIRE: Self = Self(*b"22021");
     pub const INVALID_PARAMETER_VALUE: Self = Self(*b"22023");
     pub const READ_ONLY_SQL_TRANSACTION: Self = Self(*b"25006");
     pub const IN_FAILED_SQL_TRANSACTION: Self = Self(*b"25P02");
@@ -20,6 +21,7 @@ impl SqlState {
     pub const INVALID_CATALOG_NAME: Self = Self(*b"3D000");
     pub const SERIALIZATION_FAILURE: Self = Self(*b"40001");
     pub const DEADLOCK_DETECTED: Self = Self(*b"40P01");
+    pub const SYNTAX_ERROR: Self = Self(*b"42601");
     pub const UNDEFINED_OBJECT: Self = Self(*b"42704");
     pub const INSUFFICIENT_PRIVILEGE: Self = Self(*b"42501");
     pub const DUPLICATE_PREPARED_STATEMENT: Self = Self(*b"42P05");
@@ -27,6 +29,7 @@ impl SqlState {
     pub const CONFIGURATION_LIMIT_EXCEEDED: Self = Self(*b"53400");
     pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Self = Self(*b"55000");
+    pub const QUERY_CANCELED: Self = Self(*b"57014");
     pub const ADMIN_SHUTDOWN: Self = Self(*b"57P01");
     pub const CANNOT_CONNECT_NOW: Self = Self(*b"57P03");
     pub const INTERNAL_ERROR: Self = Self(*b"XX000");

@@ -1,0 +1,166 @@
+//! What an operator would want to know of: changes of health, role and primary, and what is wrong.
+
+use std::fmt;
+
+use super::{Health, Lsn, NodeId, Role};
+use crate::protocol::SqlState;
+
+/// One change, with what is needed to understand it later.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Event {
+    pub node: NodeId,
+    pub what: What,
+    pub cause: Cause,
+    /// The node's newest position when it happened.
+    pub lsn: Option<Lsn>,
+    /// The node's timeline when it happened.
+    pub timeline: Option<u32>,
+}
+
+/// What changed, from what to what.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum What {
+    Health {
+        from: Health,
+        to: Health,
+    },
+    Role {
+        from: Role,
+        to: Role,
+    },
+    /// The node that writes go to. `None`: none is known.
+    Primary {
+        from: Option<NodeId>,
+        to: Option<NodeId>,
+        epoch: u64,
+    },
+    /// Something is wrong that needs a human.
+    Alert(Alert),
+    /// That is over.
+    AlertOver(Alert),
+}
+
+/// What needs a human.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Alert {
+    /// A primary on a timeline that was left behind: fenced off.
+    Superseded { timeline: u32, newest: u32 },
+    /// Says that it is a primary, and so does (or did) the other one, on the same timeline.
+    Contested { with: NodeId },
+    /// Belongs to another cluster, by its system identifier.
+    ForeignSystem { expected: u64, found: u64 },
+    /// Is not what its setting `role` allows.
+    UnexpectedRole,
+    /// A replica that doesn't follow the primary's timeline, as far as is known.
+    Detached { timeline: Option<u32>, primary: u32 },
+}
+
+/// What made something change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Cause {
+    /// A probe was answered.
+    Probe,
+    /// A probe failed, or the monitor's connection did.
+    ProbeFailed(Failure),
+    /// A query's connection failed.
+    QueryFailed(Failure),
+    /// An operator said so.
+    Operator,
+}
+
+/// How a node failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Failure {
+    /// No connection could be made.
+    Connect,
+    /// A connection broke.
+    Closed,
+    /// No answer in time.
+    Timeout,
+    /// The node answered with this error.
+    Answer(SqlState),
+    /// The node answered something that PostgreSQL doesn't.
+    Protocol,
+}
+
+impl What {
+    /// The fixed name used in labels, logs and tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Health { .. } => "health",
+            Self::Role { .. } => "role",
+            Self::Primary { .. } => "primary",
+            Self::Alert(_) => "alert",
+            Self::AlertOver(_) => "alert_over",
+        }
+    }
+}
+
+impl Alert {
+    /// The fixed name used in labels, logs and tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Superseded { .. } => "superseded",
+            Self::Contested { .. } => "contested",
+            Self::ForeignSystem { .. } => "foreign_system",
+            Self::UnexpectedRole => "unexpected_role",
+            Self::Detached { .. } => "detached",
+        }
+    }
+}
+
+impl fmt::Display for Alert {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Superseded { timeline, newest } => write!(
+                f,
+                "a second primary, on timeline {timeline} while {newest} exists; nothing is sent \
+                 there: rebuild or rewind it"
+            ),
+            Self::Contested { .. } => f.write_str(
+                "two primaries on the same timeline; stop the wrong one and take it out of the \
+                 configuration or DISABLE it",
+            ),
+            Self::ForeignSystem { expected, found } => write!(
+                f,
+                "system identifier {found}, but this cluster's is {expected}: not the same cluster"
+            ),
+            Self::UnexpectedRole => f.write_str("isn't what its setting \"role\" allows"),
+            Self::Detached { timeline: None, .. } => f.write_str(
+                "can't tell which timeline it follows; grant pg_monitor to the monitor's user",
+            ),
+            Self::Detached {
+                timeline: Some(timeline),
+                primary,
+            } => write!(
+                f,
+                "follows timeline {timeline} as far as known, but the primary is on {primary}"
+            ),
+        }
+    }
+}
+
+impl fmt::Display for Failure {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Connect => f.write_str("no connection"),
+            Self::Closed => f.write_str("connection lost"),
+            Self::Timeout => f.write_str("no answer in time"),
+            Self::Answer(code) => write!(f, "error {code}"),
+            Self::Protocol => f.write_str("unintelligible answer"),
+        }
+    }
+}
+
+impl fmt::Display for Cause {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Probe => f.write_str("probe"),
+            Self::ProbeFailed(failure) => write!(f, "probe: {failure}"),
+            Self::QueryFailed(failure) => write!(f, "query: {failure}"),
+            Self::Operator => f.write_str("operator"),
+        }
+    }
+}

@@ -1,0 +1,498 @@
+//! [`Cluster`]: everything that is known of the nodes, fed by events, looked at as a [`View`].
+//!
+//! | event             | does                                                                  |
+//! |-------------------|-----------------------------------------------------------------------|
+//! | `connected`       | what earlier connections said is void; positions begin anew           |
+//! | `probe_ok`        | health: good probe; the node's claim, confirmed; a position           |
+//! | `sampled`         | a position                                                            |
+//! | `probe_failed`    | health: failed probe; the claim is void                               |
+//! | `connection_lost` | the same, if it is the present connection                             |
+//! | `disturbed`       | health: a query failed; the claim is unconfirmed until the next probe |
+//! | `set_maintenance` | health; the node takes part in no election                            |
+//!
+//! After each of them roles are decided afresh, and what changed is returned as [`Event`]s.
+//!
+//! Invariants of every view: the primary, if any, is up, has said so on a living connection since
+//! the last disturbance, and isn't fenced; the epoch never decreases; a replica whose history may
+//! have parted from the primary's has no role.
+
+use std::{sync::Arc, time::Instant};
+
+use super::{
+    Alert, Cause, Claim, Event, Expected, Failure, Health, HealthMachine, HealthRules, History,
+    Lag, Lsn, NodeId, NodeView, Position, Primacy, Role, Roles, View, What, lag,
+};
+
+/// A node as configured.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Member {
+    pub name: Arc<str>,
+    pub zone: Arc<str>,
+    pub weight: u32,
+    pub expected: Expected,
+}
+
+/// A full answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Probe {
+    pub claim: Claim,
+    pub position: Option<Position>,
+    pub received: Option<Lsn>,
+    pub replay_paused: bool,
+    pub version: Option<u32>,
+    pub comparable: bool,
+}
+
+/// An answer to the question for a position alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sample {
+    pub conn: u64,
+    pub in_recovery: bool,
+    pub position: Option<Position>,
+}
+
+/// How soon a node should be asked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Pace {
+    Normal,
+    /// Something hangs on it: the node is suspect, or there is no primary.
+    Fast,
+}
+
+/// What is known of all nodes.
+#[derive(Debug)]
+pub struct Cluster {
+    nodes: Vec<Node>,
+    roles: Roles,
+    primary: Option<NodeId>,
+    /// The last primary's positions: what lag is measured by.
+    primary_history: History,
+    /// What surely was written before the present primary's timeline began.
+    fork_floor: Option<Lsn>,
+    epoch_start: Option<Lsn>,
+}
+
+#[derive(Debug)]
+struct Node {
+    member: Member,
+    health: HealthMachine,
+    conn: Option<u64>,
+    since: Option<Instant>,
+    claim: Option<Claim>,
+    confirmed: bool,
+    history: History,
+    /// `history` as views share it.
+    positions: Arc<[Position]>,
+    /// The last LSN replayed on the present connection, while in recovery.
+    replayed: Option<Lsn>,
+    received: Option<Lsn>,
+    replay_paused: bool,
+    version: Option<u32>,
+    comparable: bool,
+    role: Role,
+    alert: Option<Alert>,
+}
+
+impl Cluster {
+    /// Nothing is known yet of any node.
+    #[must_use]
+    pub fn new(rules: HealthRules, members: impl IntoIterator<Item = Member>) -> Self {
+        Self {
+            nodes: members.into_iter().map(|m| Node::new(rules, m)).collect(),
+            roles: Roles::default(),
+            primary: None,
+            primary_history: History::default(),
+            fork_floor: None,
+            epoch_start: None,
+        }
+    }
+
+    /// A new connection to the node, `conn`, was begun at `at`. Numbers aren't used twice.
+    #[must_use]
+    pub fn connected(&mut self, id: NodeId, conn: u64, at: Instant) -> Vec<Event> {
+        let Some(node) = self.node_mut(id) else {
+            return Vec::new();
+        };
+        node.void();
+        node.conn = Some(conn);
+        node.since = Some(at);
+        self.settle(id, Cause::Probe, None)
+    }
+
+    /// A probe was answered; one from another connection than the present is ignored.
+    #[must_use]
+    pub fn probe_ok(&mut self, now: Instant, id: NodeId, probe: Probe) -> Vec<Event> {
+        let no_primary = self.primary.is_none();
+        let Some(node) = self
+            .node_mut(id)
+            .filter(|n| n.conn == Some(probe.claim.conn))
+        else {
+            return Vec::new();
+        };
+        let was = node.health.health();
+        let wanted =
+            no_primary && !probe.claim.in_recovery && node.member.expected != Expected::Replica;
+        node.health.good_probe(now, wanted);
+        if node.claim.is_none() && probe.claim.in_recovery {
+            // It was a primary once: its positions say nothing of what it replays now.
+            node.forget_positions();
+        }
+        node.claim = Some(probe.claim);
+        node.confirmed = true;
+        node.received = probe.received;
+        node.replay_paused = probe.replay_paused;
+        node.version = probe.version;
+        node.comparable = probe.comparable;
+        self.place(id, probe.claim.in_recovery, probe.position);
+        self.settle(id, Cause::Probe, Some(was))
+    }
+
+    /// A position was sampled. True: the node's role has changed since the last probe, so it
+    /// should be probed at once.
+    #[must_use]
+    pub fn sampled(&mut self, id: NodeId, sample: Sample) -> bool {
+        let Some(node) = self.node_mut(id).filter(|n| n.conn == Some(sample.conn)) else {
+            return false;
+        };
+        let Some(claim) = node.claim else {
+            return false;
+        };
+        if claim.in_recovery != sample.in_recovery {
+            return true;
+        }
+        self.place(id, sample.in_recovery, sample.position);
+        false
+    }
+
+    /// A probe failed: whatever the node's connection said is void.
+    #[must_use]
+    pub fn probe_failed(&mut self, now: Instant, id: NodeId, failure: Failure) -> Vec<Event> {
+        let Some(node) = self.node_mut(id) else {
+            return Vec::new();
+        };
+        let was = node.health.health();
+        node.health.failed_probe(now, failure);
+        node.void();
+        self.settle(id, Cause::ProbeFailed(failure), Some(was))
+    }
+
+    /// The monitor's connection broke while nothing was asked.
+    #[must_use]
+    pub fn connection_lost(
+        &mut self,
+        now: Instant,
+        id: NodeId,
+        conn: u64,
+        failure: Failure,
+    ) -> Vec<Event> {
+        if self.node_mut(id).is_none_or(|n| n.conn != Some(conn)) {
+            return Vec::new();
+        }
+        self.probe_failed(now, id, failure)
+    }
+
+    /// A query's connection to the node failed; the node is to be probed at once.
+    #[must_use]
+    pub fn disturbed(&mut self, now: Instant, id: NodeId, failure: Failure) -> Vec<Event> {
+        let Some(node) = self.node_mut(id) else {
+            return Vec::new();
+        };
+        let was = node.health.health();
+        node.confirmed = false;
+        let _news = node.health.query_failed(now);
+        self.settle(id, Cause::QueryFailed(failure), Some(was))
+    }
+
+    /// An operator takes the node out, or puts it back.
+    #[must_use]
+    pub fn set_maintenance(&mut self, id: NodeId, on: bool) -> Vec<Event> {
+        let Some(node) = self.node_mut(id) else {
+            return Vec::new();
+        };
+        let was = node.health.health();
+        node.health.set_maintenance(on);
+        self.settle(id, Cause::Operator, Some(was))
+    }
+
+    /// How soon the node should be asked again.
+    #[must_use]
+    pub fn pace(&self, id: NodeId) -> Pace {
+        match self.nodes.get(id.index()).map(|n| n.health.health()) {
+            Some(Health::Suspect) => Pace::Fast,
+            Some(Health::Up | Health::Down) if self.primary.is_none() => Pace::Fast,
+            Some(Health::Up | Health::Down | Health::Maintenance) | None => Pace::Normal,
+        }
+    }
+
+    /// Replicas that would be of use if only it were known that they follow the primary.
+    pub fn detached(&self) -> impl Iterator<Item = NodeId> {
+        self.ids().filter(|id| {
+            self.nodes
+                .get(id.index())
+                .is_some_and(|n| matches!(n.alert, Some(Alert::Detached { .. })))
+        })
+    }
+
+    /// What is wrong at present, by node.
+    #[must_use]
+    pub fn alerts(&self) -> Vec<(NodeId, Alert)> {
+        self.ids()
+            .zip(&self.nodes)
+            .filter_map(|(id, n)| Some((id, n.alert?)))
+            .collect()
+    }
+
+    /// The cluster at this moment.
+    #[must_use]
+    pub fn view(&self) -> View {
+        let nodes = self.ids().zip(&self.nodes).map(|(id, node)| {
+            let lag = self.lag(id, node);
+            NodeView {
+                id,
+                name: node.member.name.clone(),
+                zone: node.member.zone.clone(),
+                weight: node.member.weight,
+                role: node.role,
+                health: node.health.health(),
+                timeline: node.claim.and_then(|c| c.timeline),
+                since: node.since.filter(|_| node.claim.is_some()),
+                positions: node.positions.clone(),
+                received: node.received,
+                replay_paused: node.replay_paused,
+                lag: lag.and_then(|l| l.time),
+                lag_bytes: lag.map(|l| l.bytes),
+                version: node.version,
+                comparable: node.comparable,
+            }
+        });
+        View {
+            nodes: nodes.collect(),
+            primary: self.primary,
+            epoch: self.roles.epoch(),
+            epoch_start: self.epoch_start,
+        }
+    }
+
+    fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
+        (0..).map(NodeId).take(self.nodes.len())
+    }
+
+    fn node_mut(&mut self, id: NodeId) -> Option<&mut Node> {
+        self.nodes.get_mut(id.index())
+    }
+
+    /// Notes a position, in the primary's history as well if it is the primary's.
+    fn place(&mut self, id: NodeId, in_recovery: bool, position: Option<Position>) {
+        let is_primary = self.primary == Some(id);
+        let Some((node, position)) = self.node_mut(id).zip(position) else {
+            return;
+        };
+        node.history.push(position);
+        node.positions = node.history.iter().collect();
+        if in_recovery {
+            node.replayed = Some(position.lsn);
+        } else if is_primary {
+            self.primary_history.push(position);
+        }
+    }
+
+    fn lag(&self, id: NodeId, node: &Node) -> Option<Lag> {
+        let position = node.history.newest()?;
+        match node.role {
+            Role::Primary if self.primary == Some(id) => Some(Lag {
+                time: Some(std::time::Duration::ZERO),
+                bytes: 0,
+            }),
+            Role::Replica if !node.comparable => None,
+            Role::Replica if self.roles.incumbent().is_some() => {
+                lag(&self.primary_history, position.lsn, position.asked_at)
+            }
+            Role::Replica => self.lag_among_replicas(position.lsn),
+            Role::Primary | Role::Fenced | Role::Unknown => None,
+        }
+    }
+
+    /// While no primary has ever been seen, the most advanced replica is as good as it gets.
+    fn lag_among_replicas(&self, replayed: Lsn) -> Option<Lag> {
+        let best = self
+            .nodes
+            .iter()
+            .filter(|n| n.role == Role::Replica)
+            .filter_map(|n| Some(n.history.newest()?.lsn))
+            .max()?;
+        Some(Lag {
+            time: replayed.reached(best).then_some(std::time::Duration::ZERO),
+            bytes: best.bytes_since(replayed),
+        })
+    }
+
+    /// Decides roles afresh after `cause` befell `id`, whose health was `was` before.
+    fn settle(&mut self, id: NodeId, cause: Cause, was: Option<Health>) -> Vec<Event> {
+        let mut events = Vec::new();
+        if let (Some(node), Some(from)) = (self.nodes.get(id.index()), was) {
+            let to = node.health.health();
+            if from != to {
+                events.push(node.event(id, What::Health { from, to }, cause));
+            }
+        }
+        let standings: Vec<Primacy> = self.nodes.iter().map(Node::primacy).collect();
+        let verdict = self.roles.decide(&standings);
+        if verdict.changed {
+            self.begin_epoch(verdict.primary);
+        }
+        let attached: Vec<Option<Alert>> = self.nodes.iter().map(|n| self.detachment(n)).collect();
+        let decided = verdict.roles.into_iter().zip(verdict.alerts).zip(attached);
+        for ((id, node), ((role, alert), detached)) in
+            (0..).map(NodeId).zip(&mut self.nodes).zip(decided)
+        {
+            let (role, alert) = match (role, detached) {
+                (Role::Replica, Some(detached)) => (Role::Unknown, Some(detached)),
+                decided => (decided.0, alert),
+            };
+            events.extend(node.change(id, role, alert, cause));
+        }
+        let from = std::mem::replace(&mut self.primary, verdict.primary);
+        if from != self.primary
+            && let Some(subject) = self.primary.or(from)
+            && let Some(node) = self.nodes.get(subject.index())
+        {
+            let what = What::Primary {
+                from,
+                to: self.primary,
+                epoch: self.roles.epoch(),
+            };
+            events.push(node.event(subject, what, cause));
+        }
+        events
+    }
+
+    /// A new primary, or the old one on a new timeline.
+    fn begin_epoch(&mut self, primary: Option<NodeId>) {
+        let Some(node) = primary.and_then(|id| self.nodes.get(id.index())) else {
+            return;
+        };
+        // Known only when the promotion happened under the eyes of one connection: else the node
+        // may have been rebuilt from something older meanwhile.
+        self.fork_floor = node.replayed;
+        match self.fork_floor {
+            Some(floor) => self.primary_history.keep_until(floor),
+            None => self.primary_history.clear(),
+        }
+        let position = node.history.newest();
+        self.epoch_start = position.map(|p| p.lsn);
+        if let Some(position) = position {
+            self.primary_history.push(position);
+        }
+    }
+
+    /// Whether what this replica has replayed may not be of the primary's history.
+    fn detachment(&self, node: &Node) -> Option<Alert> {
+        let (_, primary) = self.roles.incumbent()?;
+        let claim = node.claim.filter(|c| c.in_recovery)?;
+        if !node.comparable || primary == 0 {
+            return None;
+        }
+        let shared = || {
+            // Not beyond where the timelines parted, when last asked.
+            self.fork_floor
+                .zip(node.replayed)
+                .is_some_and(|(floor, lsn)| floor.reached(lsn))
+        };
+        let follows = match claim.timeline {
+            Some(timeline) if timeline < primary => shared(),
+            Some(timeline) => timeline == primary,
+            // Not told: believed as long as there has been nothing else to follow.
+            None => self.roles.epoch() <= 1 || shared(),
+        };
+        if follows {
+            return None;
+        }
+        Some(Alert::Detached {
+            timeline: claim.timeline,
+            primary,
+        })
+    }
+}
+
+impl Node {
+    fn new(rules: HealthRules, member: Member) -> Self {
+        Self {
+            member,
+            health: HealthMachine::new(rules),
+            conn: None,
+            since: None,
+            claim: None,
+            confirmed: false,
+            history: History::default(),
+            positions: Arc::from([]),
+            replayed: None,
+            received: None,
+            replay_paused: false,
+            version: None,
+            comparable: true,
+            role: Role::Unknown,
+            alert: None,
+        }
+    }
+
+    /// Forgets what the connection said. `version` and `comparable` are of the past, but true
+    /// enough to be shown. A lost primary's positions still bound what was seen there: should it
+    /// come back with less in its log, [`History`] notices.
+    fn void(&mut self) {
+        if self.claim.is_some_and(|c| c.in_recovery) {
+            self.forget_positions();
+        }
+        self.conn = None;
+        self.since = None;
+        self.claim = None;
+        self.confirmed = false;
+        self.replayed = None;
+        self.received = None;
+        self.replay_paused = false;
+    }
+
+    fn forget_positions(&mut self) {
+        self.history.clear();
+        self.positions = Arc::from([]);
+    }
+
+    fn primacy(&self) -> Primacy {
+        Primacy {
+            claim: self.claim,
+            expected: self.member.expected,
+            maintenance: self.health.in_maintenance(),
+            asked: self.health.was_asked(),
+            usable: self.confirmed && self.health.health() == Health::Up,
+        }
+    }
+
+    fn change(
+        &mut self,
+        id: NodeId,
+        role: Role,
+        alert: Option<Alert>,
+        cause: Cause,
+    ) -> impl Iterator<Item = Event> + use<> {
+        let from = std::mem::replace(&mut self.role, role);
+        let before = std::mem::replace(&mut self.alert, alert);
+        let role = (from != role).then(|| self.event(id, What::Role { from, to: role }, cause));
+        // A silent node's trouble isn't over, only out of sight.
+        let over = before
+            .filter(|_| before != alert)
+            .map(|a| self.event(id, What::AlertOver(a), cause));
+        let new = alert
+            .filter(|_| before != alert)
+            .map(|a| self.event(id, What::Alert(a), cause));
+        [role, over, new].into_iter().flatten()
+    }
+
+    fn event(&self, node: NodeId, what: What, cause: Cause) -> Event {
+        Event {
+            node,
+            what,
+            cause,
+            lsn: self.history.newest().map(|p| p.lsn),
+            timeline: self.claim.and_then(|c| c.timeline),
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The questions. An ordinary user may ask them all; what only `pg_monitor` may see comes back as
+//! NULL. PostgreSQL 10 and later. Every name is qualified: a `search_path` can't redirect them.
+
+/// Startup options of the monitor's connections: no setting of the role or database gets in the
+/// way, and nothing is ever written.
+pub(super) const OPTIONS: &str = "-c search_path=pg_catalog -c default_transaction_read_only=on \
+     -c statement_timeout=0 -c lock_timeout=0 -c jit=off";
+
+/// Asked once per connection: version; may `pg_control_system` be called, and the other two of the
+/// control file; is this something whose positions mean something else.
+pub(super) const FACTS: &str = "SELECT
+    pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
+    pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'execute'),
+    pg_catalog.has_function_privilege('pg_catalog.pg_control_checkpoint()', 'execute')
+        AND pg_catalog.has_function_privilege('pg_catalog.pg_control_recovery()', 'execute'),
+    pg_catalog.to_regproc('pg_catalog.aurora_version') IS NOT NULL
+        OR EXISTS (SELECT FROM pg_catalog.pg_settings s
+            WHERE s.name OPERATOR(pg_catalog.~) '^(alloydb|neon|aurora)[._]')";
+
+/// The cluster's system identifier.
+pub(super) const SYSTEM: &str = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
+
+/// Role alone, where positions can't be compared.
+pub(super) const ROLE: &str = "SELECT pg_catalog.pg_is_in_recovery()";
+
+/// Role and position: in recovery; LSN; everything received is replayed.
+///
+/// The replay LSN is read before the receive LSN: where they are equal, nothing was being replayed
+/// beyond it when the first was read. Only a streaming replica can't read records from elsewhere.
+pub(super) const SAMPLE: &str = "SELECT r,
+    CASE WHEN r THEN pg_catalog.pg_last_wal_replay_lsn()
+        ELSE pg_catalog.pg_current_wal_insert_lsn() END,
+    CASE WHEN r THEN pg_catalog.pg_last_wal_receive_lsn() END,
+    CASE WHEN r THEN (SELECT w.pid IS NOT NULL FROM pg_catalog.pg_stat_get_wal_receiver() w) END
+    FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) s";
+
+/// [`SAMPLE`], and: replay is paused; timeline.
+///
+/// A primary's timeline is in the names of the files it writes. A replica's is the one it streams
+/// (for `pg_monitor`), or the newest in its control file, which follows with the next restart point.
+pub(super) fn probe(version: i32, control_file: bool) -> String {
+    let paused = if version >= 140_000 {
+        "pg_catalog.pg_get_wal_replay_pause_state() <> 'not paused'"
+    } else {
+        "pg_catalog.pg_is_wal_replay_paused()"
+    };
+    let control_file = if control_file {
+        ", (SELECT c.timeline_id FROM pg_catalog.pg_control_checkpoint() c),
+            (SELECT c.min_recovery_end_timeline FROM pg_catalog.pg_control_recovery() c)"
+    } else {
+        ""
+    };
+    let (columns, from) = SAMPLE.split_at(SAMPLE.rfind("FROM").unwrap_or(SAMPLE.len()));
+    format!(
+        "{columns},
+    CASE WHEN r THEN {paused} ELSE false END,
+    CASE WHEN r THEN GREATEST(
+            (SELECT w.received_tli FROM pg_catalog.pg_stat_get_wal_receiver() w){control_file})
+        ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(
+            pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::bit(32)::pg_catalog.int4 END
+    {from}"
+    )
+}

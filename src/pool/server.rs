@@ -1,0 +1,110 @@
+//! One server connection.
+
+use std::{
+    fmt,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
+    task::{Context, Poll, Waker},
+    time::Duration,
+};
+
+use tokio::time::Instant;
+
+use super::connect::Connected;
+use crate::{
+    cluster::NodeId, net::Stream, protocol::startup::CancelKey, session::backend::Backend,
+};
+
+/// A connection to a node, logged in, with what is known of its state.
+pub struct Server {
+    pub stream: Stream,
+    pub node: NodeId,
+    pub backend: Backend,
+    pub link: Arc<Link>,
+    /// ParameterStatus as the login reported them.
+    pub parameters: Arc<[(Box<str>, Box<str>)]>,
+    /// The worker whose runtime watches the socket.
+    pub(super) worker: usize,
+    pub(super) born: Instant,
+    pub(super) idle_since: Instant,
+}
+
+/// What others may know of and do to a server connection while a client's task drives it.
+pub struct Link {
+    pub node: NodeId,
+    pub cancel: CancelKey,
+    doomed: AtomicBool,
+    waker: Mutex<Option<Waker>>,
+}
+
+impl Link {
+    /// The connection must not be used any more: its node is down, or an operator says so. Wakes
+    /// the task that waits on it.
+    pub fn doom(&self) {
+        self.doomed.store(true, Ordering::Release);
+        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        if let Some(waker) = waker {
+            waker.wake();
+        }
+    }
+
+    /// [`Self::doom`] was called.
+    #[must_use]
+    pub fn is_doomed(&self) -> bool {
+        self.doomed.load(Ordering::Acquire)
+    }
+
+    /// [`Self::doom`] will wake this task.
+    pub fn watch(&self, cx: &Context<'_>) {
+        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
+        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+            *waker = Some(cx.waker().clone());
+        }
+    }
+}
+
+impl Server {
+    pub(super) fn new(connected: Connected, node: NodeId, worker: usize, backend: Backend) -> Self {
+        let now = Instant::now();
+        Self {
+            stream: connected.stream,
+            node,
+            backend,
+            link: Arc::new(Link {
+                node,
+                cancel: connected.cancel,
+                doomed: AtomicBool::new(false),
+                waker: Mutex::new(None),
+            }),
+            parameters: connected.parameters.into(),
+            worker,
+            born: now,
+            idle_since: now,
+        }
+    }
+
+    /// Nothing has come since its last answer, and nothing speaks against using it. A server that
+    /// ends a connection says so first: bytes at rest mean that it is gone or about to be.
+    pub(super) fn is_quiet(&mut self, max_lifetime: Duration) -> bool {
+        if self.link.is_doomed() || self.backend.spoiled {
+            return false;
+        }
+        let mut cx = Context::from_waker(Waker::noop());
+        matches!(self.stream.poll_readable(&mut cx), Poll::Pending)
+            && (max_lifetime.is_zero() || self.born.elapsed() < max_lifetime)
+    }
+}
+
+impl fmt::Debug for Server {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Server").field("node", &self.node).finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Link {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Link").field("node", &self.node).finish_non_exhaustive()
+    }
+}
