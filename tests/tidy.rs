@@ -42,6 +42,11 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
         "an error that the client sees is made where it is known, and is plain data",
     ),
     (
+        "protocol",
+        "error",
+        "an error that a client sees is written from the plain data that describes it",
+    ),
+    (
         "net",
         "config",
         "the resolved TLS settings of a listener and of a node are plain data",
@@ -52,8 +57,10 @@ const EXCEPTIONS: &[(&str, &str, &str)] = &[
 const SIBLINGS: &[(&str, &str)] = &[
     ("sql", "protocol"),
     ("cluster", "protocol"),
+    ("session", "routing"),
     ("routing", "session"),
     ("config", "error"),
+    ("metrics", "config"),
     ("metrics", "error"),
     ("cli", "admin"),
 ];
@@ -90,12 +97,13 @@ const IMPURE: &[&str] = &[
     "crate::config",
 ];
 
-/// A source file, without its unit tests and comments.
 struct Source {
     path: PathBuf,
     folder: String,
     text: String,
+    /// Without unit tests and lines of comment; empty for a file of tests.
     code: String,
+    test_only: bool,
 }
 
 #[test]
@@ -174,7 +182,7 @@ fn crates_stay_in_their_homes() {
 fn every_file_says_what_it_is() {
     for source in sources().into_iter().chain(tests()) {
         assert!(
-            source.text.starts_with("//! ") || source.text.starts_with("#!["),
+            source.text.starts_with("//! ") || source.test_only,
             "{} begins without `//!`",
             source.path.display()
         );
@@ -226,40 +234,67 @@ fn read(top: &str) -> Vec<Source> {
     let mut files = Vec::new();
     walk(&top, &mut files);
     assert!(!files.is_empty());
+    let texts: Vec<String> = files
+        .iter()
+        .map(|path| fs::read_to_string(path).unwrap())
+        .collect();
+    // Files that are modules only in tests: `#[cfg(test)] mod name;`.
+    let test_modules: Vec<PathBuf> = files
+        .iter()
+        .zip(&texts)
+        .flat_map(|(path, text)| {
+            text.match_indices(TEST_MODULE)
+                .filter_map(|(at, _)| {
+                    let line = text[at + TEST_MODULE.len()..].lines().next()?;
+                    let dir = match path.file_stem()?.to_str()? {
+                        "mod" | "lib" | "main" => path.parent()?.to_owned(),
+                        _ => path.with_extension(""),
+                    };
+                    Some(dir.join(line.strip_suffix(';')?).with_extension("rs"))
+                })
+                .collect::<Vec<_>>()
+        })
+        .collect();
     files
-        .into_iter()
-        .map(|path| {
-            let text = fs::read_to_string(&path).unwrap();
+        .iter()
+        .zip(texts)
+        .map(|(path, text)| {
             let below = path.strip_prefix(&top).unwrap();
             let first = Path::new(below.iter().next().unwrap());
-            let folder = first.file_stem().unwrap().to_string_lossy().into_owned();
-            let code = text.split("\n#[cfg(test)]\nmod ").next().unwrap();
-            let code: Vec<&str> = code
-                .lines()
-                .map(|line| {
-                    if line.trim_start().starts_with("//") {
-                        ""
-                    } else {
-                        line
-                    }
-                })
-                .collect();
-            // Files that hold nothing but tests.
-            let test_only = below.file_stem().is_some_and(|name| name == "tests")
-                || below.iter().any(|part| part == "tests");
+            let test_only = test_modules.contains(path);
             Source {
                 path: below.to_owned(),
-                folder,
+                folder: first.file_stem().unwrap().to_string_lossy().into_owned(),
                 code: if test_only {
                     String::new()
                 } else {
-                    code.join("\n")
+                    code(&text)
                 },
                 text,
+                test_only,
             }
         })
         .collect()
 }
+
+/// What comes before the unit tests, without lines of comment (blank, so that numbers hold).
+fn code(text: &str) -> String {
+    let inline = text.match_indices(TEST_MODULE).find(|(at, _)| {
+        let rest = &text[at + TEST_MODULE.len()..];
+        rest.lines().next().is_some_and(|line| line.ends_with('{'))
+    });
+    let end = inline.map_or(text.len(), |(at, _)| at);
+    let lines = text[..end].lines().map(|line| {
+        if line.trim_start().starts_with("//") {
+            ""
+        } else {
+            line
+        }
+    });
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+const TEST_MODULE: &str = "\n#[cfg(test)]\nmod ";
 
 fn walk(dir: &Path, files: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).unwrap() {
@@ -313,15 +348,13 @@ fn name(text: &str) -> String {
 
 /// `name` occurs in `line`, not as the end of a longer word.
 fn word_in(line: &str, name: &str) -> bool {
+    let goes_on = |c: Option<char>| c.is_some_and(|c| c.is_alphanumeric() || c == '_');
+    // `std::net::Tcp` is meant as the beginning of names.
+    let beginning = name.starts_with("std::net::") || name.ends_with("::");
     line.match_indices(name).any(|(at, _)| {
         let before = line[..at].chars().next_back();
         let after = line[at + name.len()..].chars().next();
-        let ends_in_word = name.ends_with(|c: char| c.is_alphanumeric());
-        !before.is_some_and(|c| c.is_alphanumeric() || c == '_')
-            && !(ends_in_word
-                && name != "std::net::Tcp"
-                && name != "std::net::Udp"
-                && after.is_some_and(|c| c.is_alphanumeric() || c == '_'))
+        !goes_on(before) && (beginning || !goes_on(after))
     })
 }
 
