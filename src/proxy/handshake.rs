@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     error::{Fault, Visible},
-    net::{Inbox, InboxError, Peer, Stream, tls::ServerTls},
+    net::{Inbox, InboxError, Stream, tls::ServerTls},
     protocol::{
         SqlState, authentication,
         startup::{self, CancelKey, Packet, Setting, Startup, StartupError},
@@ -181,8 +181,7 @@ async fn negotiate(
         match packet {
             Packet::SslRequest if !ssl_done => {
                 ssl_done = true;
-                let plain_tcp = !stream.is_tls() && stream.peer() != Peer::Unix;
-                let Some(tls) = context.tls.as_ref().filter(|_| plain_tcp) else {
+                let Some(tls) = context.tls.as_ref().filter(|_| stream.is_plain_network()) else {
                     stream.write_all(b"N").await.map_err(HandshakeError::Lost)?;
                     continue;
                 };
@@ -218,11 +217,8 @@ async fn session(
     startup: Startup,
     context: &HandshakeContext,
 ) -> Result<Accepted, HandshakeError> {
-    let peer = stream.peer();
-    if context.tls.as_ref().is_some_and(ServerTls::is_required)
-        && !stream.is_tls()
-        && peer != Peer::Unix
-    {
+    if context.tls.as_ref().is_some_and(ServerTls::is_required) && stream.is_plain_network() {
+        let peer = stream.peer();
         let message = format!(
             "connection is not encrypted: host \"{peer}\", user \"{}\", database \"{}\"",
             startup.user, startup.database
@@ -465,6 +461,29 @@ mod tests {
                 "{result:?}"
             );
             assert!(quiet || matches!(result, Err(HandshakeError::Lost(_))));
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn no_client_makes_us_panic_or_linger(
+            requests in proptest::collection::vec(proptest::sample::select(vec![SSL, GSS]), 0..3),
+            version in 0u8..5,
+            mut bytes: Vec<u8>,
+            framed: bool,
+        ) {
+            if framed {
+                let length = u32::try_from(bytes.len() + 8).unwrap().to_be_bytes();
+                bytes = [&length[..], &[0, version, 0, 0], &bytes].concat();
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            let _result = runtime.block_on(outcome(&[requests.concat(), bytes].concat()));
         }
     }
 }
