@@ -36,7 +36,7 @@ use crate::{
         authentication::{self, Md5Hash, Request},
         limits,
         scram::{self, Binding, Client, Key, Keys, ScramError, Verifier},
-        startup::{self, CancelKey, MAX_CANCEL_KEY, Setting},
+        startup::{self, CancelKey, MAX_CANCEL_KEY, MIN_CANCEL_KEY, Setting},
     },
 };
 
@@ -85,6 +85,7 @@ pub struct Connected {
     pub unread: Vec<u8>,
     /// ParameterStatus, each name once and its last value, in the order of their first coming.
     pub parameters: Vec<Setting>,
+    /// An empty key when the server gave none.
     pub cancel: CancelKey,
 }
 
@@ -269,7 +270,7 @@ pub async fn cancel(
     deadline: Instant,
 ) -> Result<(), ConnectError> {
     let request = startup::cancel_request(key)
-        .ok_or_else(|| ConnectError::Protocol("impossible cancel key".into()))?;
+        .ok_or_else(|| ConnectError::Protocol("the server gave no cancel key".into()))?;
     let mut stream = dialer.dial(deadline).await?;
     let ask = async {
         stream.write_all(&request).await?;
@@ -473,7 +474,7 @@ impl Conversation {
                     }
                 }
                 b'K' => match body.split_first_chunk::<4>() {
-                    Some((&pid, key)) if (4..=MAX_CANCEL_KEY).contains(&key.len()) => {
+                    Some((&pid, key)) if (MIN_CANCEL_KEY..=MAX_CANCEL_KEY).contains(&key.len()) => {
                         cancel = CancelKey {
                             pid: u32::from_be_bytes(pid),
                             key: key.into(),
