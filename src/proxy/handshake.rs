@@ -104,8 +104,8 @@ impl From<InboxError> for HandshakeError {
     }
 }
 
-/// Takes a new connection up to its startup packet. Not cancel safe: the stream goes with it. Its
-/// state is large: box it where it is kept.
+/// Takes a new connection up to its startup packet. Not cancel safe: the stream goes with it. The
+/// future takes a kilobyte: box it in a task that lives on.
 ///
 /// # Errors
 /// The client went away, took too long, or was refused and told so.
