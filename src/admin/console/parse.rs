@@ -385,6 +385,9 @@ fn command(tokens: &[Token], shown: &str) -> Result<Command, Visible> {
             tag: "COMMIT",
             block: Block::End,
         }),
+        "SAVEPOINT" => ignored("SAVEPOINT"),
+        "RELEASE" => ignored("RELEASE"),
+        "ROLLBACK" if rest.iter().any(|token| token.is("TO")) => ignored("ROLLBACK"),
         "ROLLBACK" | "ABORT" => Ok(Command::Ignored {
             tag: "ROLLBACK",
             block: Block::End,

@@ -270,8 +270,10 @@ async fn what_drivers_send_on_their_own_is_no_error() {
         .unwrap();
     driver.batch_execute("").await.unwrap();
     driver.query("", &[]).await.unwrap();
-    let transaction = driver.transaction().await.unwrap();
-    transaction.query("SHOW VERSION", &[]).await.unwrap();
+    let mut transaction = driver.transaction().await.unwrap();
+    let savepoint = transaction.transaction().await.unwrap();
+    savepoint.query("SHOW VERSION", &[]).await.unwrap();
+    savepoint.rollback().await.unwrap();
     transaction.commit().await.unwrap();
     for sql in [
         "SELECT version()",
