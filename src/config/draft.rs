@@ -104,12 +104,7 @@ pub(super) fn load_text(
     let mut problems = Problems::default();
     let mut draft = match file {
         Some((name, text)) => {
-            let mut document = Document {
-                source: name.into(),
-                text,
-                environment,
-                problems,
-            };
+            let mut document = Document::new(name, text, environment);
             let root = document.parse();
             let draft = root.map(|root| read_file(root, &mut document));
             problems = document.problems;

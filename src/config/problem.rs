@@ -12,19 +12,38 @@ pub struct Place {
     pub column: usize,
 }
 
-impl Place {
-    /// The place of a byte of `text`.
-    pub(crate) fn of(text: &str, byte: usize) -> Self {
-        let mut end = byte.min(text.len());
-        while !text.is_char_boundary(end) {
-            end -= 1;
-        }
-        let (before, _) = text.split_at_checked(end).unwrap_or((text, ""));
-        let line = before.rsplit('\n').next().unwrap_or(before);
+/// Where the lines of a text begin.
+#[derive(Debug)]
+pub(crate) struct Lines<'a> {
+    text: &'a str,
+    starts: Vec<usize>,
+}
+
+impl<'a> Lines<'a> {
+    pub(crate) fn of(text: &'a str) -> Self {
+        let behind = text.match_indices('\n').map(|(end, _)| end + 1);
         Self {
-            line: before.matches('\n').count() + 1,
-            column: line.chars().count() + 1,
+            text,
+            starts: std::iter::once(0).chain(behind).collect(),
         }
+    }
+
+    /// The place of a byte of the text.
+    pub(crate) fn place(&self, byte: usize) -> Place {
+        let line = self.starts.partition_point(|start| *start <= byte);
+        let start = line
+            .checked_sub(1)
+            .and_then(|n| self.starts.get(n))
+            .copied()
+            .unwrap_or(0);
+        let before = self
+            .text
+            .as_bytes()
+            .get(start..byte.min(self.text.len()))
+            .unwrap_or_default();
+        // A character's other bytes all begin with the bits 10.
+        let column = before.iter().filter(|byte| **byte & 0xC0 != 0x80).count() + 1;
+        Place { line, column }
     }
 }
 
@@ -107,8 +126,9 @@ mod tests {
     #[test]
     fn places_count_from_one_and_in_characters() {
         let text = "a = 1\nä = \"ö\" x\n";
+        let lines = Lines::of(text);
         for (byte, line, column) in [(0, 1, 1), (5, 1, 6), (6, 2, 1), (14, 2, 7), (99, 3, 1)] {
-            assert_eq!(Place::of(text, byte), Place { line, column }, "{byte}");
+            assert_eq!(lines.place(byte), Place { line, column }, "{byte}");
         }
     }
 }

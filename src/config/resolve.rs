@@ -159,7 +159,7 @@ impl Work {
         }
     }
 
-    fn nodes(&mut self, drafts: Vec<NodeDraft>, origin: &Origin) -> Vec<Node> {
+    fn nodes(&mut self, mut drafts: Vec<NodeDraft>, origin: &Origin) -> Vec<Node> {
         if drafts.is_empty() && self.complete {
             self.problem(origin, "no [[node]]: there is no server to connect to");
         }
@@ -168,6 +168,7 @@ impl Work {
                 &beyond.node.given.header,
                 format!("more than {MOST_NODES} nodes"),
             );
+            drafts.truncate(MOST_NODES);
         }
         let hosts: Vec<Host> = drafts
             .iter()

@@ -165,12 +165,16 @@ pub(crate) fn within<T: Value + PartialOrd>(
     }
 }
 
+/// Most entries of a list.
+const LONGEST_LIST: usize = 64;
+
 /// At least one.
 pub(crate) fn some<T>(list: &[T]) -> Result<(), String> {
-    if list.is_empty() {
-        return Err("must not be empty".to_owned());
+    match list.len() {
+        0 => Err("must not be empty".to_owned()),
+        1..=LONGEST_LIST => Ok(()),
+        _ => Err(format!("must not have more than {LONGEST_LIST} entries")),
     }
-    Ok(())
 }
 
 /// Names of PostgreSQL's are this long (`NAMEDATALEN` less one), in bytes; 0 means "not given".

@@ -364,6 +364,19 @@ fn all_mistakes_are_reported_in_the_order_of_the_file() {
 }
 
 #[test]
+fn a_large_file_is_read_in_no_time_and_its_mistakes_are_bounded() {
+    let users: String = (0..50_000)
+        .map(|n| format!("[[user]]\nname = \"u{n}\"\npassword = \"p\"\n"))
+        .collect();
+    assert_eq!(read(&format!("{PLAIN}{users}")).users.len(), 50_001);
+    let nodes: String = (0..1_000)
+        .map(|n| format!("[[node]]\nhost = \"h{n}\"\nx = 1\n"))
+        .collect();
+    let said = mistakes(&format!("{PLAIN}{nodes}"));
+    assert!(said.ends_with("… and 901 more"), "{said}");
+}
+
+#[test]
 fn an_empty_file_says_what_is_missing() {
     let said = mistakes("");
     for missing in ["no [[node]]", "no [[database]]", "no [[user]]"] {

@@ -21,7 +21,11 @@ impl Buffer {
     /// Room for `capacity` bytes.
     #[must_use]
     pub fn new(capacity: usize) -> Self {
-        Self { bytes: vec![0; capacity], start: 0, end: 0 }
+        Self {
+            bytes: vec![0; capacity],
+            start: 0,
+            end: 0,
+        }
     }
 
     /// What is there.
@@ -118,10 +122,16 @@ mod tests {
         let mut buffer = Buffer::new(4);
         let mut source: &[u8] = b"abcdef";
         let mut cx = Context::from_waker(std::task::Waker::noop());
-        assert!(matches!(buffer.poll_fill(&mut cx, &mut source), Poll::Ready(Ok(4))));
+        assert!(matches!(
+            buffer.poll_fill(&mut cx, &mut source),
+            Poll::Ready(Ok(4))
+        ));
         assert!(buffer.is_full());
         buffer.consume(3);
-        assert!(matches!(buffer.poll_fill(&mut cx, &mut source), Poll::Ready(Ok(2))));
+        assert!(matches!(
+            buffer.poll_fill(&mut cx, &mut source),
+            Poll::Ready(Ok(2))
+        ));
         assert_eq!(buffer.filled(), b"def");
         buffer.cut(1, 1);
         assert_eq!(buffer.filled(), b"df");

@@ -75,12 +75,21 @@ impl Inbox {
                 self.start = 0;
             }
             self.bytes.reserve(CHUNK);
-            match stream.read_buf(&mut self.bytes).await {
-                Ok(0) if self.unread().is_empty() => return Err(InboxError::Closed),
-                Ok(0) => return Err(InboxError::Io(io::ErrorKind::UnexpectedEof.into())),
-                Ok(_) => (),
-                Err(error) => return Err(InboxError::Io(error)),
-            }
+            let error = match stream.read_buf(&mut self.bytes).await {
+                Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+                Ok(_) => continue,
+                Err(error) => error,
+            };
+            // Between messages, a missing TLS goodbye or a reset is an end like any other.
+            let ended = matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+            );
+            return Err(if ended && self.unread().is_empty() {
+                InboxError::Closed
+            } else {
+                InboxError::Io(error)
+            });
         }
         Ok(())
     }

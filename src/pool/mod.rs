@@ -80,7 +80,10 @@ struct Manager {
 #[derive(Debug)]
 pub enum AcquireError {
     /// All are in use and none came free in time.
-    Full { limit: usize, waited: Duration },
+    Full {
+        limit: usize,
+        waited: Duration,
+    },
     Connect(ConnectError),
     /// The pool is being closed.
     Closed,
@@ -168,8 +171,16 @@ impl Manager {
         if self.shared.open.load(Ordering::Relaxed) < self.shared.limits.max_size {
             return None;
         }
-        let siblings = self.shared.siblings.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let others = siblings.iter().enumerate().filter(|(worker, _)| *worker != self.worker);
+        let siblings = self
+            .shared
+            .siblings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let others = siblings
+            .iter()
+            .enumerate()
+            .filter(|(worker, _)| *worker != self.worker);
         for (_, other) in others {
             if let Some(object) = idle(other) {
                 let server = Object::take(object);
@@ -230,18 +241,24 @@ impl Pool {
         });
         let shards: Box<[_]> = (0..workers.max(1))
             .filter_map(|worker| {
-                managed::Pool::builder(Manager { worker, shared: Arc::clone(&shared) })
-                    .config(PoolConfig {
-                        max_size: limits.max_size,
-                        timeouts: managed::Timeouts::default(),
-                        queue_mode: QueueMode::Lifo,
-                    })
-                    .build()
-                    .ok()
+                managed::Pool::builder(Manager {
+                    worker,
+                    shared: Arc::clone(&shared),
+                })
+                .config(PoolConfig {
+                    max_size: limits.max_size,
+                    timeouts: managed::Timeouts::default(),
+                    queue_mode: QueueMode::Lifo,
+                })
+                .build()
+                .ok()
             })
             .collect();
         if shards.len() > 1 {
-            *shared.siblings.lock().unwrap_or_else(PoisonError::into_inner) = shards.to_vec();
+            *shared
+                .siblings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = shards.to_vec();
         }
         Self {
             node,
@@ -274,14 +291,23 @@ impl Pool {
             Err(PoolError::Backend(error)) => return Err(AcquireError::Connect(error)),
             Err(_) => return Err(AcquireError::Closed),
         };
-        Ok(Lease { object: Some(object), shared: Arc::clone(&self.shared), _permit: permit })
+        Ok(Lease {
+            object: Some(object),
+            shared: Arc::clone(&self.shared),
+            _permit: permit,
+        })
     }
 
     async fn wait(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
         let limit = self.limits.max_size;
         let waited = self.limits.acquire_timeout;
         let _waiting = Waiting::new(&self.shared.waiting);
-        match timeout_at(Instant::now() + waited, Arc::clone(&self.permits).acquire_owned()).await {
+        match timeout_at(
+            Instant::now() + waited,
+            Arc::clone(&self.permits).acquire_owned(),
+        )
+        .await
+        {
             Ok(Ok(permit)) => Ok(permit),
             Ok(Err(_closed)) => Err(AcquireError::Closed),
             Err(_elapsed) => Err(AcquireError::Full { limit, waited }),
@@ -291,7 +317,8 @@ impl Pool {
     /// How many connections there are.
     #[must_use]
     pub fn status(&self) -> Status {
-        let lent = self.limits.max_size - self.permits.available_permits().min(self.limits.max_size);
+        let lent =
+            self.limits.max_size - self.permits.available_permits().min(self.limits.max_size);
         let open = self.shared.open.load(Ordering::Relaxed);
         Status {
             open,
@@ -304,7 +331,12 @@ impl Pool {
 
     /// Ends all connections, lent ones, too: the node is down. Idle ones are closed at once.
     pub fn doom(&self) {
-        let links = self.shared.links.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let links = self
+            .shared
+            .links
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
         for link in links.iter().filter_map(Weak::upgrade) {
             link.doom();
         }
@@ -323,7 +355,9 @@ impl Pool {
     /// Closes connections that were idle for too long, and opens up to `min_idle`. To be called now
     /// and then, on the worker whose shard it is.
     pub async fn tend(&self, worker: usize) {
-        let Some(shard) = self.shards.get(worker) else { return };
+        let Some(shard) = self.shards.get(worker) else {
+            return;
+        };
         let limit = self.limits.idle_timeout;
         let mut keep = self.limits.min_idle;
         let _closed = shard.retain(|server, _| {
@@ -349,7 +383,11 @@ impl Pool {
 
     /// Server connections that are open, lent or idle.
     pub fn links(&self) -> Vec<Arc<Link>> {
-        let links = self.shared.links.lock().unwrap_or_else(PoisonError::into_inner);
+        let links = self
+            .shared
+            .links
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         links.iter().filter_map(Weak::upgrade).collect()
     }
 }
@@ -398,16 +436,26 @@ impl Lease {
 impl std::ops::Deref for Lease {
     type Target = Server;
 
-    #[expect(clippy::expect_used, reason = "only give_back and drop take the object, and both end the lease")]
+    #[expect(
+        clippy::expect_used,
+        reason = "only give_back and drop take the object, and both end the lease"
+    )]
     fn deref(&self) -> &Server {
-        self.object.as_ref().expect("a lease has its connection until it ends")
+        self.object
+            .as_ref()
+            .expect("a lease has its connection until it ends")
     }
 }
 
 impl std::ops::DerefMut for Lease {
-    #[expect(clippy::expect_used, reason = "only give_back and drop take the object, and both end the lease")]
+    #[expect(
+        clippy::expect_used,
+        reason = "only give_back and drop take the object, and both end the lease"
+    )]
     fn deref_mut(&mut self) -> &mut Server {
-        self.object.as_mut().expect("a lease has its connection until it ends")
+        self.object
+            .as_mut()
+            .expect("a lease has its connection until it ends")
     }
 }
 
@@ -421,13 +469,18 @@ impl Drop for Lease {
 
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Lease").field("node", &self.shared.node).finish_non_exhaustive()
+        f.debug_struct("Lease")
+            .field("node", &self.shared.node)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Pool").field("node", &self.node).field("status", &self.status()).finish_non_exhaustive()
+        f.debug_struct("Pool")
+            .field("node", &self.node)
+            .field("status", &self.status())
+            .finish_non_exhaustive()
     }
 }
 

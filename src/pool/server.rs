@@ -44,7 +44,11 @@ impl Link {
     /// the task that waits on it.
     pub fn doom(&self) {
         self.doomed.store(true, Ordering::Release);
-        let waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let waker = self
+            .waker
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take();
         if let Some(waker) = waker {
             waker.wake();
         }
@@ -59,7 +63,10 @@ impl Link {
     /// [`Self::doom`] will wake this task.
     pub fn watch(&self, cx: &Context<'_>) {
         let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        if !waker.as_ref().is_some_and(|known| known.will_wake(cx.waker())) {
+        if !waker
+            .as_ref()
+            .is_some_and(|known| known.will_wake(cx.waker()))
+        {
             *waker = Some(cx.waker().clone());
         }
     }
@@ -99,12 +106,16 @@ impl Server {
 
 impl fmt::Debug for Server {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Server").field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("Server")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Link {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Link").field("node", &self.node).finish_non_exhaustive()
+        f.debug_struct("Link")
+            .field("node", &self.node)
+            .finish_non_exhaustive()
     }
 }

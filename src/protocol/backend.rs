@@ -51,7 +51,9 @@ impl Status {
             b"I" => Ok(Self::Idle),
             b"T" => Ok(Self::InTransaction),
             b"E" => Ok(Self::Failed),
-            _ => Err(Malformed::Body { tag: tag::READY_FOR_QUERY }),
+            _ => Err(Malformed::Body {
+                tag: tag::READY_FOR_QUERY,
+            }),
         }
     }
 
@@ -81,7 +83,11 @@ impl<'a> ErrorView<'a> {
     /// # Errors
     /// A field without its end.
     pub fn read(body: &'a [u8]) -> Result<Self, Malformed> {
-        let mut view = Self { sqlstate: SqlState::INTERNAL_ERROR, fatal: false, message: b"" };
+        let mut view = Self {
+            sqlstate: SqlState::INTERNAL_ERROR,
+            fatal: false,
+            message: b"",
+        };
         let mut fields = Fields::new(tag::ERROR_RESPONSE, body);
         loop {
             match fields.byte()? {

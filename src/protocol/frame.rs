@@ -44,7 +44,10 @@ impl Header {
         if length as usize > limits::MESSAGE {
             return Err(Malformed::TooLong { tag, length });
         }
-        Ok(Some(Self { tag, len: length as usize + 1 }))
+        Ok(Some(Self {
+            tag,
+            len: length as usize + 1,
+        }))
     }
 }
 
@@ -53,10 +56,18 @@ impl fmt::Display for Malformed {
         let tag = |tag: u8| (tag as char).escape_default();
         match *self {
             Self::Length { tag: t, length } => {
-                write!(f, "invalid length {length} of a message of type \"{}\"", tag(t))
+                write!(
+                    f,
+                    "invalid length {length} of a message of type \"{}\"",
+                    tag(t)
+                )
             }
             Self::TooLong { tag: t, length } => {
-                write!(f, "message of type \"{}\" is too long: {length} bytes", tag(t))
+                write!(
+                    f,
+                    "message of type \"{}\" is too long: {length} bytes",
+                    tag(t)
+                )
             }
             Self::Body { tag: t } => {
                 write!(f, "invalid body of a message of type \"{}\"", tag(t))
@@ -94,7 +105,10 @@ impl<'a> Fields<'a> {
     /// No zero byte left.
     pub fn string(&mut self) -> Result<&'a [u8], Malformed> {
         let end = memchr::memchr(0, self.rest).ok_or_else(|| self.malformed())?;
-        let (head, tail) = self.rest.split_at_checked(end).ok_or_else(|| self.malformed())?;
+        let (head, tail) = self
+            .rest
+            .split_at_checked(end)
+            .ok_or_else(|| self.malformed())?;
         self.rest = tail.get(1..).unwrap_or_default();
         Ok(head)
     }
@@ -114,7 +128,10 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// Fewer left.
     pub fn u16(&mut self) -> Result<u16, Malformed> {
-        let (&bytes, rest) = self.rest.split_first_chunk::<2>().ok_or_else(|| self.malformed())?;
+        let (&bytes, rest) = self
+            .rest
+            .split_first_chunk::<2>()
+            .ok_or_else(|| self.malformed())?;
         self.rest = rest;
         Ok(u16::from_be_bytes(bytes))
     }
@@ -124,7 +141,10 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// Fewer left.
     pub fn u32(&mut self) -> Result<u32, Malformed> {
-        let (&bytes, rest) = self.rest.split_first_chunk::<4>().ok_or_else(|| self.malformed())?;
+        let (&bytes, rest) = self
+            .rest
+            .split_first_chunk::<4>()
+            .ok_or_else(|| self.malformed())?;
         self.rest = rest;
         Ok(u32::from_be_bytes(bytes))
     }
@@ -134,7 +154,10 @@ impl<'a> Fields<'a> {
     /// # Errors
     /// Fewer left.
     pub fn bytes(&mut self, count: usize) -> Result<&'a [u8], Malformed> {
-        let (head, tail) = self.rest.split_at_checked(count).ok_or_else(|| self.malformed())?;
+        let (head, tail) = self
+            .rest
+            .split_at_checked(count)
+            .ok_or_else(|| self.malformed())?;
         self.rest = tail;
         Ok(head)
     }
@@ -155,9 +178,21 @@ mod tests {
     #[test]
     fn header_needs_five_bytes_and_a_possible_length() {
         assert_eq!(Header::parse(b"Q\0\0\0"), Ok(None));
-        assert_eq!(Header::parse(b"Q\0\0\0\x04"), Ok(Some(Header { tag: b'Q', len: 5 })));
-        assert_eq!(Header::parse(b"Q\0\0\0\x03"), Err(Malformed::Length { tag: b'Q', length: 3 }));
-        assert!(matches!(Header::parse(b"Q\xFF\0\0\0"), Err(Malformed::TooLong { .. })));
+        assert_eq!(
+            Header::parse(b"Q\0\0\0\x04"),
+            Ok(Some(Header { tag: b'Q', len: 5 }))
+        );
+        assert_eq!(
+            Header::parse(b"Q\0\0\0\x03"),
+            Err(Malformed::Length {
+                tag: b'Q',
+                length: 3
+            })
+        );
+        assert!(matches!(
+            Header::parse(b"Q\xFF\0\0\0"),
+            Err(Malformed::TooLong { .. })
+        ));
     }
 
     proptest! {

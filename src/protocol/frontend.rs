@@ -68,7 +68,11 @@ pub struct Execute<'a> {
 pub fn query(body: &[u8]) -> Result<&[u8], Malformed> {
     let mut fields = Fields::new(tag::QUERY, body);
     let text = fields.string()?;
-    if fields.rest().is_empty() { Ok(text) } else { Err(Malformed::Body { tag: tag::QUERY }) }
+    if fields.rest().is_empty() {
+        Ok(text)
+    } else {
+        Err(Malformed::Body { tag: tag::QUERY })
+    }
 }
 
 impl<'a> Parse<'a> {
@@ -96,7 +100,11 @@ impl<'a> Bind<'a> {
     pub fn read(body: &'a [u8]) -> Result<Self, Malformed> {
         let mut fields = Fields::new(tag::BIND, body);
         let (portal, statement) = (fields.string()?, fields.string()?);
-        Ok(Self { portal, statement, rest: fields.rest() })
+        Ok(Self {
+            portal,
+            statement,
+            rest: fields.rest(),
+        })
     }
 }
 
@@ -113,7 +121,11 @@ impl<'a> Target<'a> {
             _ => return Err(Malformed::Body { tag }),
         };
         let name = fields.string()?;
-        if fields.rest().is_empty() { Ok(Self { object, name }) } else { Err(Malformed::Body { tag }) }
+        if fields.rest().is_empty() {
+            Ok(Self { object, name })
+        } else {
+            Err(Malformed::Body { tag })
+        }
     }
 }
 

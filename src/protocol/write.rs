@@ -64,7 +64,9 @@ pub fn terminate(out: &mut Vec<u8>) {
 
 /// AuthenticationOk.
 pub fn authentication_ok(out: &mut Vec<u8>) {
-    frame(out, back::AUTHENTICATION, |out| out.extend_from_slice(&[0; 4]));
+    frame(out, back::AUTHENTICATION, |out| {
+        out.extend_from_slice(&[0; 4])
+    });
 }
 
 /// ParameterStatus.
@@ -90,7 +92,9 @@ pub fn ready_for_query(out: &mut Vec<u8>, status: Status) {
 
 /// CommandComplete.
 pub fn command_complete(out: &mut Vec<u8>, tag: &str) {
-    frame(out, back::COMMAND_COMPLETE, |out| string(out, tag.as_bytes()));
+    frame(out, back::COMMAND_COMPLETE, |out| {
+        string(out, tag.as_bytes())
+    });
 }
 
 /// A message without a body: ParseComplete, CloseComplete, EmptyQueryResponse, …
@@ -119,7 +123,12 @@ pub fn text_row(out: &mut Vec<u8>, column: &str, value: &str) {
 
 /// ErrorResponse.
 pub fn error(out: &mut Vec<u8>, error: &Visible) {
-    report(out, back::ERROR_RESPONSE, if error.fatal { "FATAL" } else { "ERROR" }, error);
+    report(
+        out,
+        back::ERROR_RESPONSE,
+        if error.fatal { "FATAL" } else { "ERROR" },
+        error,
+    );
 }
 
 /// NoticeResponse with severity WARNING.

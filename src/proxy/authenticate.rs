@@ -18,7 +18,7 @@ use tokio::{
     time::{Instant, timeout_at},
 };
 
-use super::handshake::{HandshakeError, Login, refusal, refuse, told_refusal};
+use super::handshake::{HandshakeError, Login, refusal, refuse};
 use crate::{
     config::settings::{Secret, User},
     error::{Fault, Visible},
@@ -159,15 +159,19 @@ impl Authenticator {
         let outcome = timeout_at(deadline, self.check(login)).await;
         match outcome {
             Ok(Ok(identity)) => Ok(identity),
-            Ok(Err(error)) => Err(told_refusal(&mut login.stream, error).await),
+            Ok(Err(error)) => {
+                if let HandshakeError::Refused(visible) = &error {
+                    refuse(&mut login.stream, visible, deadline).await;
+                }
+                Err(error)
+            }
             Err(_elapsed) => {
                 let error = Visible::fatal(
                     Fault::Client,
                     SqlState::QUERY_CANCELED,
                     "canceling authentication due to timeout",
                 );
-                // The deadline has passed: only what the socket takes at once.
-                let _sent = timeout_at(deadline, refuse(&mut login.stream, &error)).await;
+                refuse(&mut login.stream, &error, deadline).await;
                 Err(HandshakeError::TimedOut)
             }
         }

@@ -2,9 +2,9 @@
 //!
 //! | waiting for | event | next |
 //! |---|---|---|
-//! | anything | TLS ClientHello (first byte 0x16) | shake hands; then: request for GSS, or startup |
-//! | anything | SSLRequest, TLS configured | `S`, shake hands; then: startup |
-//! | anything | SSLRequest, otherwise | `N`; then: request for GSS, or startup |
+//! | the first byte | 0x16 (a TLS ClientHello), TLS configured | shake hands; then: anything |
+//! | anything | SSLRequest over plain TCP, TLS configured | `S`, shake hands; then: startup |
+//! | anything | SSLRequest, otherwise | `N`; then: GSSENCRequest, or startup |
 //! | anything | GSSENCRequest | `N`; then: SSLRequest, or startup |
 //! | any | a request that came before | an error, as from PostgreSQL |
 //! | any | CancelRequest | done |
@@ -38,8 +38,12 @@ pub struct HandshakeContext {
 #[derive(Debug)]
 pub enum Accepted {
     Session(Box<Login>),
-    /// To be passed on, and the connection closed without an answer.
-    Cancel(CancelKey),
+    /// To be passed on. The client takes the connection's end for the news that this has been
+    /// done: then it is to be [`closed`](close), without an answer.
+    Cancel {
+        key: CancelKey,
+        stream: Stream,
+    },
 }
 
 /// A client that has said who it wants to be.
@@ -115,16 +119,15 @@ pub async fn accept(
         .unwrap_or(Err(HandshakeError::TimedOut))
 }
 
-/// Sends a FATAL error, best effort, before the connection is closed.
-pub async fn refuse(stream: &mut Stream, error: &Visible) {
-    let mut out = Vec::with_capacity(128);
-    authentication::write_fatal(
-        &mut out,
-        error.sqlstate,
-        &error.message,
-        error.hint.as_deref(),
-    );
-    send_last(stream, &out).await;
+/// Sends a FATAL error and closes the connection, as far as the client takes it by the deadline (or
+/// at once, when that has passed).
+pub async fn refuse(stream: &mut Stream, error: &Visible, deadline: Instant) {
+    let _sent = timeout_at(deadline, send_error(stream, error)).await;
+}
+
+/// Ends a connection politely, for clients complain of TLS that ends without a goodbye.
+pub async fn close(stream: &mut Stream, deadline: Instant) {
+    let _closed = timeout_at(deadline, stream.shutdown()).await;
 }
 
 /// The error for a database that isn't configured, as PostgreSQL words it. Only for clients that
@@ -133,6 +136,17 @@ pub async fn refuse(stream: &mut Stream, error: &Visible) {
 pub fn unknown_database(name: &str) -> Visible {
     let message = format!("database \"{name}\" does not exist");
     Visible::fatal(Fault::Client, SqlState::INVALID_CATALOG_NAME, message)
+}
+
+async fn send_error(stream: &mut Stream, error: &Visible) {
+    let mut out = Vec::with_capacity(128);
+    authentication::write_fatal(
+        &mut out,
+        error.sqlstate,
+        &error.message,
+        error.hint.as_deref(),
+    );
+    send_last(stream, &out).await;
 }
 
 async fn send_last(stream: &mut Stream, bytes: &[u8]) {
@@ -157,7 +171,6 @@ async fn negotiate(
             .await
             .map_err(HandshakeError::Tls)?;
         inbox = Inbox::default();
-        (ssl_done, gss_done) = (true, false);
     }
     loop {
         let packet = match packet(&mut stream, &mut inbox).await {
@@ -168,7 +181,8 @@ async fn negotiate(
         match packet {
             Packet::SslRequest if !ssl_done => {
                 ssl_done = true;
-                let Some(tls) = context.tls.as_ref().filter(|_| stream.peer() != Peer::Unix) else {
+                let plain_tcp = !stream.is_tls() && stream.peer() != Peer::Unix;
+                let Some(tls) = context.tls.as_ref().filter(|_| plain_tcp) else {
                     stream.write_all(b"N").await.map_err(HandshakeError::Lost)?;
                     continue;
                 };
@@ -192,7 +206,7 @@ async fn negotiate(
                 return Err(told(&mut stream, &error).await);
             }
             // libpq before 17 sends it without TLS, whatever the session has.
-            Packet::Cancel(key) => return Ok(Accepted::Cancel(key)),
+            Packet::Cancel(key) => return Ok(Accepted::Cancel { key, stream }),
             Packet::Startup(startup) => return session(stream, inbox, startup, context).await,
         }
     }
@@ -266,9 +280,9 @@ async fn told(stream: &mut Stream, error: &StartupError) -> HandshakeError {
 }
 
 /// Sends the error, if it is one to be sent, and gives it back.
-pub(super) async fn told_refusal(stream: &mut Stream, error: HandshakeError) -> HandshakeError {
+async fn told_refusal(stream: &mut Stream, error: HandshakeError) -> HandshakeError {
     if let HandshakeError::Refused(visible) = &error {
-        refuse(stream, visible).await;
+        send_error(stream, visible).await;
     }
     error
 }
@@ -393,7 +407,7 @@ mod tests {
                 key: key.into(),
             };
             let (result, sent) = outcome(&startup::cancel_request(&key).unwrap()).await;
-            assert!(matches!(result, Ok(Accepted::Cancel(cancelled)) if cancelled == key));
+            assert!(matches!(result, Ok(Accepted::Cancel { key: found, .. }) if found == key));
             assert_eq!(sent, b"");
         }
     }

@@ -42,7 +42,9 @@ pub(super) fn choose(
                             }
                         }
                         Pass::Choice => {
-                            let Some((best_rank, least)) = least_lag else { continue };
+                            let Some((best_rank, least)) = least_lag else {
+                                continue;
+                            };
                             if rank != best_rank
                                 || policy.balance == Balance::LeastLag
                                     && lag > least + policy.lag_tolerance
@@ -60,7 +62,10 @@ pub(super) fn choose(
         }
     }
     match best {
-        Some((_, node)) => Route { target: Target::Replica(node.id), reason},
+        Some((_, node)) => Route {
+            target: Target::Replica(node.id),
+            reason,
+        },
         None => Route {
             target: Target::Primary,
             reason: match unfit {
@@ -93,7 +98,9 @@ fn fitness(node: &NodeView, ask: &Ask<'_>, policy: &Policy, view: &View) -> Fitn
     }
     // No answer is "unknown", never "caught up".
     let within = node.lag.is_some_and(|lag| lag <= ask.max_lag(policy))
-        && node.lag_bytes.is_some_and(|bytes| bytes <= policy.max_lag_bytes);
+        && node
+            .lag_bytes
+            .is_some_and(|bytes| bytes <= policy.max_lag_bytes);
     if !within {
         return Fitness::Unfit(Unfit::Lag);
     }
@@ -101,7 +108,10 @@ fn fitness(node: &NodeView, ask: &Ask<'_>, policy: &Policy, view: &View) -> Fitn
     if consistency == Consistency::Eventual {
         return Fitness::Fit;
     }
-    let seen = [Some(ask.seen), (consistency == Consistency::Global).then_some(ask.seen_by_all)];
+    let seen = [
+        Some(ask.seen),
+        (consistency == Consistency::Global).then_some(ask.seen_by_all),
+    ];
     for seen in seen.into_iter().flatten() {
         match caught_up(view, node.id, seen) {
             CaughtUp::Yes => {}

@@ -41,7 +41,10 @@ pub enum Target {
 
 impl Route {
     fn primary(reason: Reason) -> Self {
-        Self { target: Target::Primary, reason }
+        Self {
+            target: Target::Primary,
+            reason,
+        }
     }
 }
 
@@ -159,6 +162,10 @@ impl Ask<'_> {
     }
 
     fn max_lag(&self, policy: &Policy) -> Duration {
-        self.own.max_lag.as_deref().copied().unwrap_or(policy.max_lag)
+        self.own
+            .max_lag
+            .as_deref()
+            .copied()
+            .unwrap_or(policy.max_lag)
     }
 }

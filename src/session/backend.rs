@@ -21,7 +21,12 @@ impl Backend {
     /// A connection that has just logged in.
     #[must_use]
     pub fn fresh(none: Arc<Settings>) -> Self {
-        Self { settings: Some(none), prepared: OnServer::default(), unnamed: None, spoiled: false }
+        Self {
+            settings: Some(none),
+            prepared: OnServer::default(),
+            unnamed: None,
+            spoiled: false,
+        }
     }
 
     /// The statements that bring it to `wanted`, if any are needed.

@@ -2,11 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{
-    Session, Transaction,
-    backend::Backend,
-    request::Resolved,
-};
+use super::{Session, Transaction, backend::Backend, request::Resolved};
 use crate::{
     protocol::{
         backend::Status,
@@ -62,7 +58,9 @@ impl Expected {
         let lexing = session.lexing;
         let read = |text: Option<&[u8]>| effects_of(text, lexing);
         while let Ok(Some(header)) = Header::parse(frames.get(at..).unwrap_or_default()) {
-            let Some(body) = frames.get(at + HEADER..at + header.len) else { break };
+            let Some(body) = frames.get(at + HEADER..at + header.len) else {
+                break;
+            };
             at += header.len;
             match header.tag {
                 tag::PARSE => {
@@ -90,10 +88,13 @@ impl Expected {
                     }
                 }
                 tag::EXECUTE => {
-                    let Ok(execute) = Execute::read(body) else { break };
+                    let Ok(execute) = Execute::read(body) else {
+                        break;
+                    };
                     match portals.iter().find(|(name, _)| name == execute.portal) {
                         Some((_, Some(effects))) => {
-                            self.waiting.extend(effects.iter().map(|e| (executed, e.clone())));
+                            self.waiting
+                                .extend(effects.iter().map(|e| (executed, e.clone())));
                         }
                         Some((_, None)) => session.suspect = true,
                         None => {}
@@ -195,7 +196,9 @@ fn deallocate_all(session: &mut Session, backend: &mut Backend) {
 
 fn characteristics(modes: Begin, session: &mut Session) {
     let mut set = |name: &str, value: &str| {
-        session.settings.set(name, &SettingValue::Sql(value.into()), Scope::Session);
+        session
+            .settings
+            .set(name, &SettingValue::Sql(value.into()), Scope::Session);
     };
     let on_off = |on| if on { "on" } else { "off" };
     if let Some(read_only) = modes.read_only {

@@ -48,7 +48,10 @@ impl Sink<'_> {
         if self.backend.prepared.touch(statement.id()) {
             return false;
         }
-        let before = self.backend.prepared.insert(statement.id(), self.prepared_limit);
+        let before = self
+            .backend
+            .prepared
+            .insert(statement.id(), self.prepared_limit);
         if let Some(evicted) = before.evicted {
             self.hidden_close(server_name(evicted).as_bytes());
         }
@@ -56,7 +59,12 @@ impl Sink<'_> {
         if before.unsure {
             self.hidden_close(name.as_bytes());
         }
-        write::parse(self.out, name.as_bytes(), statement.text(), statement.types());
+        write::parse(
+            self.out,
+            name.as_bytes(),
+            statement.text(),
+            statement.types(),
+        );
         true
     }
 
@@ -104,7 +112,10 @@ pub struct Passing {
 pub fn oversize(head: &[u8], session: &mut Session, sink: &mut Sink<'_>) -> Option<Passing> {
     let header = Header::parse(head).ok()??;
     let body = head.get(HEADER..)?;
-    let whole = Passing { consumed: 0, passing_on: header.len };
+    let whole = Passing {
+        consumed: 0,
+        passing_on: header.len,
+    };
     match header.tag {
         tag::QUERY | tag::FUNCTION_CALL => simple_sent(header.tag == tag::QUERY, session, sink),
         tag::PARSE => {
@@ -133,7 +144,10 @@ pub fn oversize(head: &[u8], session: &mut Session, sink: &mut Sink<'_>) -> Opti
             let left = header.len - HEADER - names;
             write::bind_head(sink.out, bind.portal, &name, left);
             sink.replies.sent(Owed::Bind);
-            return Some(Passing { consumed: HEADER + names, passing_on: left });
+            return Some(Passing {
+                consumed: HEADER + names,
+                passing_on: left,
+            });
         }
         tag::DESCRIBE => sink.replies.sent(Owed::Describe),
         tag::EXECUTE => sink.replies.sent(Owed::Execute),
@@ -149,7 +163,8 @@ fn simple_sent(query: bool, session: &mut Session, sink: &mut Sink<'_>) {
         sink.backend.unnamed = None;
         session.unnamed.clear();
     }
-    sink.replies.sent(if query { Owed::Query } else { Owed::Call });
+    sink.replies
+        .sent(if query { Owed::Query } else { Owed::Call });
 }
 
 /// Writes whole extended frames. `rewritten` tells that names must be looked at
@@ -167,10 +182,19 @@ pub fn extended(
     let mut parsed_unnamed = false;
     let mut at = 0;
     while let Some(header) = Header::parse(frames.get(at..).unwrap_or_default())? {
-        let Some(frame) = frames.get(at..at + header.len) else { break };
+        let Some(frame) = frames.get(at..at + header.len) else {
+            break;
+        };
         at += header.len;
         if rewritten {
-            rewrite(header.tag, frame, session, resolved, &mut parsed_unnamed, sink)?;
+            rewrite(
+                header.tag,
+                frame,
+                session,
+                resolved,
+                &mut parsed_unnamed,
+                sink,
+            )?;
         } else {
             if header.tag == tag::PARSE {
                 sink.backend.unnamed = session.stamp();
@@ -215,7 +239,8 @@ fn rewrite(
                 if sink.parse(&statement) {
                     sink.replies.sent_journaled(Owed::Parse);
                 } else {
-                    sink.replies.sent_journaled(Owed::Made(backend::tag::PARSE_COMPLETE));
+                    sink.replies
+                        .sent_journaled(Owed::Made(backend::tag::PARSE_COMPLETE));
                 }
             } else {
                 // The session has this name already. The server words the error, once it has it, too.
@@ -249,7 +274,8 @@ fn rewrite(
                 }
                 (Object::Statement, tag::CLOSE) => {
                     let _closed = resolved.next();
-                    sink.replies.sent_journaled(Owed::Made(backend::tag::CLOSE_COMPLETE));
+                    sink.replies
+                        .sent_journaled(Owed::Made(backend::tag::CLOSE_COMPLETE));
                 }
                 (Object::Statement, _) if target.name.is_empty() => {
                     if !*parsed_unnamed {
@@ -284,5 +310,9 @@ fn server_side(name: &[u8], resolved: &mut Resolved, sink: &mut Sink<'_>) -> Vec
 /// A name that the session doesn't have. One that looks like pgsplit's own must not reach another
 /// session's statement.
 fn unknown(name: &[u8]) -> Vec<u8> {
-    if name.starts_with(OWN_PREFIX) { [name, b" "].concat() } else { name.to_vec() }
+    if name.starts_with(OWN_PREFIX) {
+        [name, b" "].concat()
+    } else {
+        name.to_vec()
+    }
 }

@@ -66,8 +66,10 @@ impl Session {
     /// Tells the session's unnamed statement from all others; `None` when there is none.
     #[must_use]
     pub fn stamp(&self) -> Option<Stamp> {
-        (self.unnamed.passed || !self.unnamed.parse.is_empty())
-            .then_some(Stamp { session: self.number, count: self.unnamed.count })
+        (self.unnamed.passed || !self.unnamed.parse.is_empty()).then_some(Stamp {
+            session: self.number,
+            count: self.unnamed.count,
+        })
     }
 
     /// `default_transaction_read_only` as the session has set it.
@@ -151,6 +153,8 @@ impl Unnamed {
     /// Its query text.
     #[must_use]
     pub fn text(&self) -> Option<&[u8]> {
-        crate::protocol::frontend::Parse::read(&self.parse).ok().map(|parse| parse.text)
+        crate::protocol::frontend::Parse::read(&self.parse)
+            .ok()
+            .map(|parse| parse.text)
     }
 }

@@ -19,7 +19,11 @@ pub struct Own {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Invalid {
     Key(String),
-    Value { key: &'static str, value: String, expected: &'static str },
+    Value {
+        key: &'static str,
+        value: String,
+        expected: &'static str,
+    },
     /// It can be shown but not set.
     ReadOnly(&'static str),
 }
@@ -60,13 +64,13 @@ impl Own {
                 }
             }
             "max_lag" => {
-                self.max_lag = match value {
-                    None => None,
-                    Some(text) => Some(Box::new(
-                        duration(text)
-                            .ok_or_else(|| invalid("max_lag", "a duration such as 250ms or 5s"))?,
-                    )),
-                }
+                self.max_lag =
+                    match value {
+                        None => None,
+                        Some(text) => Some(Box::new(duration(text).ok_or_else(|| {
+                            invalid("max_lag", "a duration such as 250ms or 5s")
+                        })?)),
+                    }
             }
             "min_lsn" => {
                 let lsn = match value {
@@ -86,7 +90,9 @@ impl Own {
 }
 
 fn duration(text: &str) -> Option<Duration> {
-    let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
     let (number, unit) = text.split_at_checked(digits)?;
     let number: u64 = number.parse().ok()?;
     let millis = match unit.trim() {
@@ -106,12 +112,19 @@ impl fmt::Display for Invalid {
                 "unrecognized configuration parameter \"pgsplit.{key}\"; pgsplit knows {}",
                 KEYS.map(|key| format!("pgsplit.{key}")).join(", ")
             ),
-            Self::Value { key, value, expected } => write!(
+            Self::Value {
+                key,
+                value,
+                expected,
+            } => write!(
                 f,
                 "invalid value for parameter \"pgsplit.{key}\": \"{value}\"; expected {expected}"
             ),
             Self::ReadOnly(key) => {
-                write!(f, "parameter \"pgsplit.{key}\" cannot be changed; set pgsplit.min_lsn instead")
+                write!(
+                    f,
+                    "parameter \"pgsplit.{key}\" cannot be changed; set pgsplit.min_lsn instead"
+                )
             }
         }
     }

@@ -75,7 +75,10 @@ const FIRST_SWEEP: usize = 1024;
 impl Statements {
     /// The statement of this text and these types; the same one for every session.
     pub fn intern(&self, text: &[u8], types: &[u8]) -> Arc<Statement> {
-        let mut known = self.known.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+        let mut known = self
+            .known
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
         let key: Key = (text.into(), types.into());
         if let Some(statement) = known.statements.get(&key).and_then(Weak::upgrade) {
             return statement;
@@ -87,7 +90,9 @@ impl Statements {
         });
         known.statements.insert(key, Arc::downgrade(&statement));
         if known.statements.len() >= known.sweep_at.max(FIRST_SWEEP) {
-            known.statements.retain(|_, statement| statement.strong_count() > 0);
+            known
+                .statements
+                .retain(|_, statement| statement.strong_count() > 0);
             known.sweep_at = known.statements.len() * 2;
         }
         statement
@@ -209,7 +214,12 @@ impl OnServer {
     /// The statement is parsed there now; what to close for it when more than `limit` would be.
     pub fn insert(&mut self, id: u64, limit: usize) -> Before {
         let evicted = (self.used.len() >= limit.max(1))
-            .then(|| self.used.iter().min_by_key(|(_, last)| **last).map(|(id, _)| *id))
+            .then(|| {
+                self.used
+                    .iter()
+                    .min_by_key(|(_, last)| **last)
+                    .map(|(id, _)| *id)
+            })
             .flatten();
         if let Some(evicted) = evicted {
             self.used.remove(&evicted);
@@ -217,7 +227,10 @@ impl OnServer {
         self.uses += 1;
         self.used.insert(id, self.uses);
         self.recent.push(id);
-        Before { evicted, unsure: self.unsure.remove(&id) }
+        Before {
+            evicted,
+            unsure: self.unsure.remove(&id),
+        }
     }
 
     /// All that was sent has been answered well.

@@ -70,7 +70,9 @@ pub enum Meaning {
     Aside,
     CopyIn,
     /// ErrorResponse; so many journaled entries won't be carried out.
-    Error { undone: usize },
+    Error {
+        undone: usize,
+    },
     Ready,
 }
 
@@ -124,17 +126,29 @@ impl Replies {
 
     /// A message of the client's was sent.
     pub fn sent(&mut self, owed: Owed) {
-        self.push(Entry { owed, hidden: false, journaled: false });
+        self.push(Entry {
+            owed,
+            hidden: false,
+            journaled: false,
+        });
     }
 
     /// The client's Parse or Close of a statement was sent or is answered here.
     pub fn sent_journaled(&mut self, owed: Owed) {
-        self.push(Entry { owed, hidden: false, journaled: true });
+        self.push(Entry {
+            owed,
+            hidden: false,
+            journaled: true,
+        });
     }
 
     /// A message of pgsplit's own was sent.
     pub fn sent_hidden(&mut self, owed: Owed) {
-        self.push(Entry { owed, hidden: true, journaled: false });
+        self.push(Entry {
+            owed,
+            hidden: true,
+            journaled: false,
+        });
     }
 
     fn push(&mut self, entry: Entry) {
@@ -163,7 +177,11 @@ impl Replies {
     /// Takes an answer of pgsplit's own whose turn it is; whether it was journaled.
     pub fn take_made(&mut self) -> Option<(u8, bool)> {
         match self.queue.front() {
-            Some(&Entry { owed: Owed::Made(tag), journaled, .. }) => {
+            Some(&Entry {
+                owed: Owed::Made(tag),
+                journaled,
+                ..
+            }) => {
                 self.queue.pop_front();
                 Some((tag, journaled))
             }
@@ -177,16 +195,28 @@ impl Replies {
     /// [`OutOfStep`]: the server said something that nothing asked for.
     pub fn received(&mut self, frame: u8) -> Result<Step, OutOfStep> {
         let hidden = self.hidden_next();
-        if matches!(frame, tag::NOTICE_RESPONSE | tag::PARAMETER_STATUS | tag::NOTIFICATION_RESPONSE)
-        {
-            return Ok(Step { meaning: Meaning::Aside, hidden, journaled: false });
+        if matches!(
+            frame,
+            tag::NOTICE_RESPONSE | tag::PARAMETER_STATUS | tag::NOTIFICATION_RESPONSE
+        ) {
+            return Ok(Step {
+                meaning: Meaning::Aside,
+                hidden,
+                journaled: false,
+            });
         }
         let Some(&front) = self.queue.front() else {
             return Err(OutOfStep { tag: frame });
         };
-        let step = |meaning| Step { meaning, hidden, journaled: false };
+        let step = |meaning| Step {
+            meaning,
+            hidden,
+            journaled: false,
+        };
         if frame == tag::ERROR_RESPONSE {
-            return Ok(step(Meaning::Error { undone: self.fail(front.owed) }));
+            return Ok(step(Meaning::Error {
+                undone: self.fail(front.owed),
+            }));
         }
         match (front.owed, frame) {
             (Owed::Query | Owed::Call | Owed::Sync, tag::READY_FOR_QUERY) => {
@@ -209,7 +239,11 @@ impl Replies {
             ) => Ok(step(Meaning::Result)),
             (Owed::Query | Owed::Execute, tag::COPY_IN_RESPONSE) => {
                 self.phase = Phase::CopyIn;
-                while self.queue.get(1).is_some_and(|entry| entry.owed == Owed::Sync) {
+                while self
+                    .queue
+                    .get(1)
+                    .is_some_and(|entry| entry.owed == Owed::Sync)
+                {
                     self.queue.remove(1);
                 }
                 Ok(step(Meaning::CopyIn))
@@ -228,7 +262,10 @@ impl Replies {
             | (Owed::Bind, tag::BIND_COMPLETE)
             | (Owed::Close, tag::CLOSE_COMPLETE) => {
                 self.queue.pop_front();
-                Ok(Step { journaled: front.journaled, ..step(Meaning::Part) })
+                Ok(Step {
+                    journaled: front.journaled,
+                    ..step(Meaning::Part)
+                })
             }
             _ => Err(OutOfStep { tag: frame }),
         }
@@ -293,7 +330,13 @@ mod tests {
     #[test]
     fn error_in_pipeline_discards_until_sync() {
         let mut replies = Replies::default();
-        for owed in [Owed::Parse, Owed::Bind, Owed::Execute, Owed::Made(b'3'), Owed::Sync] {
+        for owed in [
+            Owed::Parse,
+            Owed::Bind,
+            Owed::Execute,
+            Owed::Made(b'3'),
+            Owed::Sync,
+        ] {
             replies.sent(owed);
         }
         assert_eq!(shown(&mut replies, b"1EZ"), "1EZ");
@@ -304,7 +347,10 @@ mod tests {
     fn after_an_error_before_a_sync_nothing_is_owed_until_it_is_sent() {
         let mut replies = Replies::default();
         replies.sent_journaled(Owed::Parse);
-        assert_eq!(replies.received(b'E').unwrap().meaning, Meaning::Error { undone: 1 });
+        assert_eq!(
+            replies.received(b'E').unwrap().meaning,
+            Meaning::Error { undone: 1 }
+        );
         assert!(replies.skipping());
         replies.sent(Owed::Query);
         assert!(replies.is_empty());

@@ -70,11 +70,15 @@ impl Request {
 #[derive(Debug)]
 pub enum Scan {
     /// The bytes so far are the beginning of one; so many are needed to know more.
-    More { needed: usize },
+    More {
+        needed: usize,
+    },
     Request(Request),
     Terminate,
     /// CopyData, CopyDone or CopyFail behind a copy that failed: ignored, as the server does.
-    Stray { len: usize },
+    Stray {
+        len: usize,
+    },
 }
 
 /// Statement names in the order of the frames that use them.
@@ -121,7 +125,11 @@ fn stricter(a: Class, b: Class) -> Class {
         kind: Kind::Several,
         access,
         hint: a.hint.or(b.hint),
-        traits: if both_pure { traits.with(Traits::PURE_READ) } else { traits },
+        traits: if both_pure {
+            traits.with(Traits::PURE_READ)
+        } else {
+            traits
+        },
     }
 }
 
@@ -201,8 +209,15 @@ pub fn scan(
         Extent::More(needed) => return Ok(Scan::More { needed }),
         Extent::Whole(end, len) => (end, len),
     };
-    extended(bytes.get(..len).unwrap_or(bytes), end, session, statements, resolved, classify)
-        .map(Scan::Request)
+    extended(
+        bytes.get(..len).unwrap_or(bytes),
+        end,
+        session,
+        statements,
+        resolved,
+        classify,
+    )
+    .map(Scan::Request)
 }
 
 const TOO_LONG: Class = Class::primary(Why::TooLong, Traits::OBSERVE);
@@ -226,11 +241,20 @@ fn extent(bytes: &[u8], keep: usize) -> Result<Extent, Malformed> {
             });
         };
         match header.tag {
-            tag::PARSE | tag::BIND | tag::DESCRIBE | tag::EXECUTE | tag::CLOSE | tag::SYNC
+            tag::PARSE
+            | tag::BIND
+            | tag::DESCRIBE
+            | tag::EXECUTE
+            | tag::CLOSE
+            | tag::SYNC
             | tag::FLUSH => {}
             // A simple Query or the end behind extended messages without a Sync.
-            tag::QUERY | tag::FUNCTION_CALL | tag::TERMINATE | tag::COPY_DATA
-            | tag::COPY_DONE | tag::COPY_FAIL
+            tag::QUERY
+            | tag::FUNCTION_CALL
+            | tag::TERMINATE
+            | tag::COPY_DATA
+            | tag::COPY_DONE
+            | tag::COPY_FAIL
                 if at > 0 =>
             {
                 return Ok(Extent::Whole(End::Flush, at));
@@ -277,7 +301,9 @@ fn extended(
     let mut at = 0;
     while let Some(header) = Header::parse(bytes.get(at..).unwrap_or_default())? {
         let frame_end = at + header.len;
-        let Some(body) = bytes.get(at + HEADER..frame_end) else { break };
+        let Some(body) = bytes.get(at + HEADER..frame_end) else {
+            break;
+        };
         match header.tag {
             tag::PARSE => {
                 let parse = Parse::read(body)?;

@@ -39,7 +39,10 @@ impl Settings {
     }
 
     fn insert(&mut self, name: Box<str>, value: Value) {
-        match self.entries.binary_search_by(|(known, _)| (**known).cmp(&name)) {
+        match self
+            .entries
+            .binary_search_by(|(known, _)| (**known).cmp(&name))
+        {
             Ok(at) => {
                 if let Some(entry) = self.entries.get_mut(at) {
                     entry.1 = value;
@@ -52,7 +55,10 @@ impl Settings {
     /// The value of `name`, when it is set here.
     #[must_use]
     pub fn get(&self, name: &str) -> Option<&Value> {
-        let at = self.entries.binary_search_by(|(known, _)| (**known).cmp(name)).ok()?;
+        let at = self
+            .entries
+            .binary_search_by(|(known, _)| (**known).cmp(name))
+            .ok()?;
         self.entries.get(at).map(|(_, value)| value)
     }
 
@@ -168,8 +174,7 @@ impl Settings {
     /// A connection in any state is brought here by these.
     #[must_use]
     pub fn statements_from_unknown(&self) -> String {
-        let mut sql =
-            String::from("RESET ROLE;RESET SESSION AUTHORIZATION;RESET ALL;");
+        let mut sql = String::from("RESET ROLE;RESET SESSION AUTHORIZATION;RESET ALL;");
         if let Some(rest) = Self::default().statements_to(self) {
             sql.push_str(&rest);
         }
@@ -187,7 +192,11 @@ fn set(sql: &mut String, name: &str, value: &Value) {
             write!(sql, "SET SESSION AUTHORIZATION {value};")
         }
         (SESSION_AUTHORIZATION, Value::Text(value)) => {
-            write!(sql, "SET SESSION AUTHORIZATION {};", quoted_identifier(value))
+            write!(
+                sql,
+                "SET SESSION AUTHORIZATION {};",
+                quoted_identifier(value)
+            )
         }
         (ROLE, Value::Text(value)) => write!(sql, "SET ROLE {};", quoted_identifier(value)),
         (_, Value::Sql(value)) => write!(sql, "SET {} TO {value};", quoted_name(name)),
@@ -203,7 +212,10 @@ fn set(sql: &mut String, name: &str, value: &Value) {
 
 /// A setting's name, which may have a dot, as SQL.
 fn quoted_name(name: &str) -> String {
-    name.split('.').map(quoted_identifier).collect::<Vec<_>>().join(".")
+    name.split('.')
+        .map(quoted_identifier)
+        .collect::<Vec<_>>()
+        .join(".")
 }
 
 /// An identifier as SQL.
@@ -248,7 +260,11 @@ impl Tracker {
     /// A session that starts with what its startup packet asked for.
     #[must_use]
     pub fn new(base: Arc<Settings>) -> Self {
-        Self { current: Arc::clone(&base), base, open: None }
+        Self {
+            current: Arc::clone(&base),
+            base,
+            open: None,
+        }
     }
 
     /// As they are now.
@@ -265,14 +281,21 @@ impl Tracker {
 
     fn open(&mut self) -> &mut Open {
         self.open.get_or_insert_with(|| {
-            Box::new(Open { before: Arc::clone(&self.current), savepoints: Vec::new() })
+            Box::new(Open {
+                before: Arc::clone(&self.current),
+                savepoints: Vec::new(),
+            })
         })
     }
 
     fn change(&mut self, to: Settings) {
         self.open();
         if to != *self.current {
-            self.current = if to == *self.base { Arc::clone(&self.base) } else { Arc::new(to) };
+            self.current = if to == *self.base {
+                Arc::clone(&self.base)
+            } else {
+                Arc::new(to)
+            };
         }
     }
 
@@ -311,7 +334,10 @@ impl Tracker {
     /// ROLLBACK TO SAVEPOINT succeeded.
     pub fn rollback_to(&mut self, name: &str) {
         if let Some(open) = &mut self.open
-            && let Some(at) = open.savepoints.iter().rposition(|(known, _)| **known == *name)
+            && let Some(at) = open
+                .savepoints
+                .iter()
+                .rposition(|(known, _)| **known == *name)
         {
             open.savepoints.truncate(at + 1);
             if let Some((_, settings)) = open.savepoints.last() {
@@ -323,7 +349,10 @@ impl Tracker {
     /// RELEASE SAVEPOINT succeeded.
     pub fn release(&mut self, name: &str) {
         if let Some(open) = &mut self.open
-            && let Some(at) = open.savepoints.iter().rposition(|(known, _)| **known == *name)
+            && let Some(at) = open
+                .savepoints
+                .iter()
+                .rposition(|(known, _)| **known == *name)
         {
             open.savepoints.truncate(at);
         }
@@ -348,7 +377,10 @@ mod tests {
     }
 
     fn tracker() -> Tracker {
-        Tracker::new(Arc::new(Settings::from_startup(&[("TimeZone".into(), "UTC".into())])))
+        Tracker::new(Arc::new(Settings::from_startup(&[(
+            "TimeZone".into(),
+            "UTC".into(),
+        )])))
     }
 
     #[test]
@@ -391,12 +423,17 @@ mod tests {
     fn identity_is_left_first_and_taken_last() {
         let none = Settings::default();
         let role = none.with(&none, "role", &sql("alice"));
-        let both = none.with(&none, "work_mem", &sql("'1MB'")).with(&none, "role", &sql("bob"));
+        let both = none
+            .with(&none, "work_mem", &sql("'1MB'"))
+            .with(&none, "role", &sql("bob"));
         assert_eq!(
             role.statements_to(&both).unwrap(),
             "RESET ROLE;SET \"work_mem\" TO '1MB';SET \"role\" TO bob;"
         );
-        assert_eq!(both.statements_to(&none).unwrap(), "RESET ROLE;RESET \"work_mem\";");
+        assert_eq!(
+            both.statements_to(&none).unwrap(),
+            "RESET ROLE;RESET \"work_mem\";"
+        );
     }
 
     #[test]

@@ -4,6 +4,15 @@
 //! `cargo test --test e2e` runs all of it in one process, so that most tests share one cluster
 //! (see `support`). `make test` calls it that way.
 
+#![allow(
+    clippy::indexing_slicing,
+    clippy::panic,
+    clippy::print_stdout,
+    clippy::string_slice,
+    clippy::unwrap_used,
+    reason = "a test fails by panicking"
+)]
+
 mod support;
 
 mod testbed;

@@ -14,7 +14,7 @@ pub(crate) use pgsplit::cli::demo::{
     free_port,
 };
 pub(crate) use process::{Guarded, drivers, pgsplit, program, succeed};
-pub(crate) use proxy::{Proxy, direct};
+pub(crate) use proxy::Proxy;
 pub(crate) use raw::{Frame, Raw, message, tags};
 pub(crate) use shared::{cluster, own_cluster, own_cluster_with, unique};
 

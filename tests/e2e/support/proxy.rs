@@ -13,7 +13,7 @@ use super::{Cluster, Guarded, eventually, free_port, pgsplit, unique};
 
 /// With `PGSPLIT_TEST_DIRECT` set, clients are connected to the primary itself: so a test of what
 /// must be as without a proxy is checked for saying what PostgreSQL says.
-pub(crate) fn direct() -> bool {
+fn direct() -> bool {
     std::env::var_os("PGSPLIT_TEST_DIRECT").is_some()
 }
 
