@@ -575,18 +575,17 @@ fn totals(from: &Moment<'_>) -> Vec<Vec<Cell>> {
 }
 
 fn queries(from: &Moment<'_>) -> Vec<Vec<Cell>> {
-    let statements = from.of.inspect.queries().into_iter().map(|row| {
-        [
-            some(format_args!("{:016x}", row.fingerprint)),
-            some(row.reason),
-            some(row.count),
-            some(row.at_least),
-            some(row.text),
-        ]
-    });
+    let mut statements = from.of.inspect.queries();
+    statements.sort_by(|a, b| (b.count, &a.text).cmp(&(a.count, &b.text)));
+    let statements = statements
+        .into_iter()
+        .map(|row| [some(row.reason), some(row.count), some(row.text)]);
     // Behind the statements, all reads on the primary by reason.
-    let reads = from.of.metrics.primary_reads().into_iter();
-    let reads = reads.map(|(reason, count)| [None, some(reason), some(count), some(count), None]);
+    let mut reads = from.of.metrics.primary_reads();
+    reads.sort_by_key(|(_reason, count)| std::cmp::Reverse(*count));
+    let reads = reads
+        .into_iter()
+        .map(|(reason, count)| [some(reason), some(count), None]);
     rows::<{ QUERIES.len() }>(statements.chain(reads))
 }
 

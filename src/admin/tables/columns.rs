@@ -39,13 +39,8 @@ pub(super) const USERS: [Column; 4] = [
     int4("current_client_connections"),
 ];
 pub(super) const EVENTS: [Column; 4] = [text("time"), text("kind"), text("node"), text("message")];
-pub(super) const QUERIES: [Column; 5] = [
-    text("fingerprint"),
-    text("reason"),
-    int8("count"),
-    int8("at_least"),
-    text("query"),
-];
+/// Of all reads of a reason, `query` is NULL.
+pub(super) const QUERIES: [Column; 3] = [text("reason"), int8("count"), text("query")];
 pub(super) const TOTALS: [Column; 2] = [text("name"), numeric("value")];
 
 pub(super) const NODES: [Column; 17] = [
