@@ -20,6 +20,7 @@ use crate::{
         settings::{self, PoolMode},
     },
     error::Visible,
+    sql::CacheStats,
 };
 
 /// A future that the admin side waits for.
@@ -49,6 +50,10 @@ pub trait Inspect: Send + Sync {
     fn events(&self) -> Vec<EventRow>;
     /// Statements about which something isn't known, so that they go to the primary.
     fn queries(&self) -> Vec<StatementCount>;
+    /// What the class caches have done, summed; `None` leaves it out.
+    fn class_cache(&self) -> Option<CacheStats> {
+        None
+    }
     /// How many clients may be connected at once.
     fn max_clients(&self) -> usize;
     /// Whether the proxy can do its work now.
