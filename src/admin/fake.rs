@@ -196,10 +196,8 @@ impl Inspect for Fake {
 
     fn queries(&self) -> Vec<StatementCount> {
         vec![StatementCount {
-            fingerprint: 0xAB,
             reason: "unparsable",
             count: 5,
-            at_least: 4,
             text: "SELECT ?".into(),
         }]
     }

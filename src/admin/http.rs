@@ -17,8 +17,8 @@ use hyper::{
     service::service_fn,
 };
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 use tokio::{
     net::{TcpListener, TcpStream},
     task::JoinSet,
@@ -27,7 +27,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    averages::Averages, console::Console, json, lookout::Lookout, page::Page, tables::Show,
+    averages::Averages, console::Console, json::Status, lookout::Lookout, page::Page, tables::Show,
 };
 use crate::error::{Fault, Visible};
 
@@ -229,9 +229,9 @@ where
                 None => plain(StatusCode::OK, "ready\n".into()),
             }
         }
-        Resource::Status => made(lookout.aside(json::status).await),
+        Resource::Status => made(lookout.aside(|of| encoded(&Status::of(of))).await),
         Resource::Table(show) => {
-            let table = move |of: &Lookout| json::table(&of.table(show, false));
+            let table = move |of: &Lookout| encoded(&of.table(show, false));
             made(lookout.aside(table).await)
         }
         Resource::Explain => explain(request, lookout).await,
@@ -278,7 +278,7 @@ where
             .explain(question.database.as_deref(), &question.sql)
     };
     let explained = lookout.aside(explain).await.flatten();
-    made(explained.map(|explanation| json!(explanation)))
+    made(explained.map(|explanation| encoded(&explanation)))
 }
 
 fn refusal(refused: &Visible) -> Reply {
@@ -296,9 +296,13 @@ fn refusal(refused: &Visible) -> Reply {
 
 const JSON: &str = "application/json";
 
-fn made(value: Result<Value, Visible>) -> Reply {
-    match value {
-        Ok(value) => reply(StatusCode::OK, JSON, value.to_string()),
+fn encoded(value: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(value).expect("text, numbers and text keys always have a JSON form")
+}
+
+fn made(json: Result<Vec<u8>, Visible>) -> Reply {
+    match json {
+        Ok(json) => reply(StatusCode::OK, JSON, json),
         Err(refused) => refusal(&refused),
     }
 }

@@ -1,13 +1,17 @@
 //! The tables that SHOW gives: columns and rows. The HTTP API gives the same ones as objects.
-//!
-//! Where PgBouncer has a table of that name, its columns come first, with its names, types and
-//! order (1.18, then what newer ones added); behind them come pgsplit's own.
+
+mod columns;
 
 use std::{
     borrow::Cow,
     time::{Duration, SystemTime},
 };
 
+pub(super) use self::columns::columns;
+use self::columns::{
+    CLIENTS, CONFIG, DATABASES, EVENTS, HELP, KEY_VALUE, LISTS, NODES, POOLS, QUERIES, SERVERS,
+    STATS, STATS_AVERAGES, STATS_TOTALS, TOTALS, USERS, VERSION,
+};
 use super::{lookout::Moment, time::utc};
 use crate::{
     config::Reload,
@@ -162,245 +166,13 @@ impl Show {
     ];
 }
 
-const fn text(name: &'static str) -> Column {
-    Column(name, Type::Text)
-}
-
-const fn int4(name: &'static str) -> Column {
-    Column(name, Type::Int4)
-}
-
-const fn int8(name: &'static str) -> Column {
-    Column(name, Type::Int8)
-}
-
-const fn numeric(name: &'static str) -> Column {
-    Column(name, Type::Numeric)
-}
-
-const HELP: [Column; 2] = [text("command"), text("effect")];
-const VERSION: [Column; 1] = [text("version")];
-const KEY_VALUE: [Column; 2] = [text("key"), text("value")];
-/// PgBouncer's tools insist on four columns here, and on two in [`LISTS`].
-const CONFIG: [Column; 4] = [
-    text("key"),
-    text("value"),
-    text("default"),
-    text("changeable"),
-];
-const LISTS: [Column; 2] = [text("list"), int4("items")];
-const USERS: [Column; 4] = [
-    text("name"),
-    text("pool_mode"),
-    int4("current_connections"),
-    int4("current_client_connections"),
-];
-const EVENTS: [Column; 4] = [text("time"), text("kind"), text("node"), text("message")];
-const QUERIES: [Column; 5] = [
-    text("fingerprint"),
-    text("reason"),
-    int8("count"),
-    int8("at_least"),
-    text("query"),
-];
-const TOTALS: [Column; 2] = [text("name"), numeric("value")];
-
-const NODES: [Column; 17] = [
-    text("name"),
-    text("host"),
-    int4("port"),
-    text("role"),
-    text("health"),
-    Column("lag_seconds", Type::Float8),
-    int8("lag_bytes"),
-    text("lsn"),
-    int4("timeline"),
-    int4("version"),
-    text("zone"),
-    int4("weight"),
-    int8("in_flight"),
-    int4("sv_active"),
-    int4("sv_idle"),
-    int8("since_seconds"),
-    text("error"),
-];
-
-const DATABASES: [Column; 15] = [
-    text("name"),
-    text("host"),
-    int4("port"),
-    text("database"),
-    text("force_user"),
-    int4("pool_size"),
-    int4("min_pool_size"),
-    int4("reserve_pool"),
-    text("pool_mode"),
-    int4("max_connections"),
-    int4("current_connections"),
-    int4("paused"),
-    int4("disabled"),
-    int4("server_lifetime"),
-    int4("current_client_connections"),
-];
-
-const POOLS: [Column; 18] = [
-    text("database"),
-    text("user"),
-    int4("cl_active"),
-    int4("cl_waiting"),
-    int4("cl_active_cancel_req"),
-    int4("cl_waiting_cancel_req"),
-    int4("sv_active"),
-    int4("sv_active_cancel"),
-    int4("sv_being_canceled"),
-    int4("sv_idle"),
-    int4("sv_used"),
-    int4("sv_tested"),
-    int4("sv_login"),
-    int4("maxwait"),
-    int4("maxwait_us"),
-    text("pool_mode"),
-    text("node"),
-    int4("max_size"),
-];
-
-const CLIENTS: [Column; 24] = [
-    text("type"),
-    text("user"),
-    text("database"),
-    text("state"),
-    text("addr"),
-    int4("port"),
-    text("local_addr"),
-    int4("local_port"),
-    text("connect_time"),
-    text("request_time"),
-    int4("wait"),
-    int4("wait_us"),
-    int4("close_needed"),
-    text("ptr"),
-    text("link"),
-    int4("remote_pid"),
-    text("tls"),
-    text("application_name"),
-    int4("prepared_statements"),
-    int8("id"),
-    text("node"),
-    Column("in_transaction", Type::Bool),
-    text("pinned"),
-    text("watermark"),
-];
-
-const SERVERS: [Column; 21] = [
-    text("type"),
-    text("user"),
-    text("database"),
-    text("state"),
-    text("addr"),
-    int4("port"),
-    text("local_addr"),
-    int4("local_port"),
-    text("connect_time"),
-    text("request_time"),
-    int4("wait"),
-    int4("wait_us"),
-    int4("close_needed"),
-    text("ptr"),
-    text("link"),
-    int4("remote_pid"),
-    text("tls"),
-    text("application_name"),
-    int4("prepared_statements"),
-    int8("id"),
-    text("node"),
-];
-
-const STATS: [Column; 24] = [
-    text("database"),
-    numeric("total_xact_count"),
-    numeric("total_query_count"),
-    numeric("total_received"),
-    numeric("total_sent"),
-    numeric("total_xact_time"),
-    numeric("total_query_time"),
-    numeric("total_wait_time"),
-    numeric("avg_xact_count"),
-    numeric("avg_query_count"),
-    numeric("avg_recv"),
-    numeric("avg_sent"),
-    numeric("avg_xact_time"),
-    numeric("avg_query_time"),
-    numeric("avg_wait_time"),
-    numeric("total_server_assignment_count"),
-    numeric("total_client_parse_count"),
-    numeric("total_server_parse_count"),
-    numeric("total_bind_count"),
-    numeric("avg_server_assignment_count"),
-    numeric("avg_client_parse_count"),
-    numeric("avg_server_parse_count"),
-    numeric("avg_bind_count"),
-    numeric("total_replica_query_count"),
-];
-
-const STATS_TOTALS: [Column; 13] = [
-    text("database"),
-    numeric("xact_count"),
-    numeric("query_count"),
-    numeric("bytes_received"),
-    numeric("bytes_sent"),
-    numeric("xact_time"),
-    numeric("query_time"),
-    numeric("wait_time"),
-    numeric("server_assignment_count"),
-    numeric("client_parse_count"),
-    numeric("server_parse_count"),
-    numeric("bind_count"),
-    numeric("replica_query_count"),
-];
-
-const STATS_AVERAGES: [Column; 12] = [
-    text("database"),
-    numeric("xact_count"),
-    numeric("query_count"),
-    numeric("bytes_received"),
-    numeric("bytes_sent"),
-    numeric("xact_time"),
-    numeric("query_time"),
-    numeric("wait_time"),
-    numeric("server_assignment_count"),
-    numeric("client_parse_count"),
-    numeric("server_parse_count"),
-    numeric("bind_count"),
-];
-
-/// The table's columns, without making the table.
-pub(super) fn columns(show: Show) -> &'static [Column] {
-    match show {
-        Show::Help => &HELP,
-        Show::Version => &VERSION,
-        Show::Config => &CONFIG,
-        Show::Databases => &DATABASES,
-        Show::Nodes => &NODES,
-        Show::Pools => &POOLS,
-        Show::Clients => &CLIENTS,
-        Show::Servers => &SERVERS,
-        Show::Stats => &STATS,
-        Show::StatsTotals => &STATS_TOTALS,
-        Show::StatsAverages => &STATS_AVERAGES,
-        Show::Totals => &TOTALS,
-        Show::Queries => &QUERIES,
-        Show::Lists => &LISTS,
-        Show::Users => &USERS,
-        Show::Events => &EVENTS,
-        Show::State => &KEY_VALUE,
-    }
-}
-
 /// The table as it is now.
 pub(super) fn table(show: Show, from: &Moment<'_>) -> Table {
     let rows = match show {
         Show::Help => help(),
-        Show::Version => rows([[some(concat!("pgsplit ", env!("CARGO_PKG_VERSION")))]]),
+        Show::Version => {
+            rows::<{ VERSION.len() }>([[some(concat!("pgsplit ", env!("CARGO_PKG_VERSION")))]])
+        }
         Show::Config => config(from),
         Show::Databases => databases(from),
         Show::Nodes => nodes(from),
@@ -441,7 +213,7 @@ fn rows<const N: usize>(rows: impl IntoIterator<Item = [Cell; N]>) -> Vec<Vec<Ce
 }
 
 fn help() -> Vec<Vec<Cell>> {
-    const COMMANDS: [(&str, &str); 13] = [
+    const COMMANDS: [(&str, &str); 12] = [
         (
             "EXPLAIN ROUTE [FOR database] statement",
             "where a statement would go, and why",
@@ -474,10 +246,6 @@ fn help() -> Vec<Vec<Cell>> {
         (
             "SHUTDOWN WAIT_FOR_CLIENTS",
             "stop when the last client has left",
-        ),
-        (
-            "SET key = value",
-            "accepted and ignored, for drivers that send it",
         ),
     ];
     let tables =
@@ -807,18 +575,17 @@ fn totals(from: &Moment<'_>) -> Vec<Vec<Cell>> {
 }
 
 fn queries(from: &Moment<'_>) -> Vec<Vec<Cell>> {
-    let statements = from.of.inspect.queries().into_iter().map(|row| {
-        [
-            some(format_args!("{:016x}", row.fingerprint)),
-            some(row.reason),
-            some(row.count),
-            some(row.at_least),
-            some(row.text),
-        ]
-    });
+    let mut statements = from.of.inspect.queries();
+    statements.sort_by(|a, b| (b.count, &a.text).cmp(&(a.count, &b.text)));
+    let statements = statements
+        .into_iter()
+        .map(|row| [some(row.reason), some(row.count), some(row.text)]);
     // Behind the statements, all reads on the primary by reason.
-    let reads = from.of.metrics.primary_reads().into_iter();
-    let reads = reads.map(|(reason, count)| [None, some(reason), some(count), some(count), None]);
+    let mut reads = from.of.metrics.primary_reads();
+    reads.sort_by_key(|(_reason, count)| std::cmp::Reverse(*count));
+    let reads = reads
+        .into_iter()
+        .map(|(reason, count)| [some(reason), some(count), None]);
     rows::<{ QUERIES.len() }>(statements.chain(reads))
 }
 

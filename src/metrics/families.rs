@@ -23,7 +23,7 @@ use crate::{
     cluster::{Health, Role},
     routing::Reason,
     session::Pin,
-    sql::Access,
+    sql::{Access, CacheStats},
 };
 
 /// Everything that one proxy counts.
@@ -39,6 +39,8 @@ pub struct Metrics {
 pub struct Scrape {
     pub nodes: Vec<NodeRow>,
     pub pools: Vec<PoolRow>,
+    /// `None`: not shown.
+    pub class_cache: Option<CacheStats>,
     /// `None` where the system doesn't tell.
     pub process: Option<ProcessRow>,
 }
@@ -125,6 +127,9 @@ impl Metrics {
             "Always 1; the label tells which pgsplit this is.",
             vec![sample(&[("version", env!("CARGO_PKG_VERSION"))], 1.0)],
         ));
+        if let Some(cache) = scrape.class_cache {
+            families.extend(cache_families(&cache));
+        }
         if let Some(process) = scrape.process {
             families.extend(process_families(&process));
         }
@@ -251,18 +256,8 @@ impl Metrics {
                 self.by(&Pin::ALL, "reason", Pin::name, |w, i| w.pins.get(i)),
             ),
             counter(
-                "pgsplit_class_cache_hits_total",
-                "Statements whose class was cached.",
-                self.one(|w| &w.cache_hits),
-            ),
-            counter(
-                "pgsplit_class_cache_misses_total",
-                "Statements that had to be classified.",
-                self.one(|w| &w.cache_misses),
-            ),
-            counter(
                 "pgsplit_unparsed_statements_total",
-                "Statements that could not be parsed and went to the primary.",
+                "Statements that could not be parsed, or were too long to be, and went to the primary.",
                 self.one(|w| &w.unparsed),
             ),
         ]
@@ -415,6 +410,36 @@ fn sends_reads_to_primary(reason: Reason) -> bool {
         Reason::Statement(why) => super::counts_as_read(Access::Primary(why)),
         _ => true,
     }
+}
+
+fn cache_families(cache: &CacheStats) -> Vec<MetricFamily> {
+    let of = |key, value| sample(&[("by", key)], as_f64(value));
+    let number = |value| vec![sample(&[], as_f64(value))];
+    vec![
+        counter(
+            "pgsplit_class_cache_hits_total",
+            "Statements whose class was cached, by the whole text or by its fingerprint.",
+            vec![
+                of("text", cache.text_hits),
+                of("fingerprint", cache.fingerprint_hits),
+            ],
+        ),
+        counter(
+            "pgsplit_class_cache_misses_total",
+            "Statements that had to be classified.",
+            number(cache.misses),
+        ),
+        counter(
+            "pgsplit_class_cache_evictions_total",
+            "Cached classes dropped for others.",
+            number(cache.evictions),
+        ),
+        counter(
+            "pgsplit_class_cache_flushes_total",
+            "Times that a change of the catalogue emptied a cache.",
+            number(cache.flushes),
+        ),
+    ]
 }
 
 fn process_families(process: &ProcessRow) -> Vec<MetricFamily> {

@@ -12,7 +12,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::{StatementCount, worker::DatabaseTotals};
+use super::worker::DatabaseTotals;
 use crate::{
     cluster::{self, Health, Lsn, NodeId, NodeView, Role},
     config::{
@@ -20,6 +20,7 @@ use crate::{
         settings::{self, PoolMode},
     },
     error::Visible,
+    sql::CacheStats,
 };
 
 /// A future that the admin side waits for.
@@ -47,8 +48,12 @@ pub trait Inspect: Send + Sync {
     fn config(&self) -> Vec<config::Row>;
     /// Recent events, oldest first. The console adds what operators did there.
     fn events(&self) -> Vec<EventRow>;
-    /// Statements that keep going to the primary; see [`super::StatementCounts`].
+    /// Statements about which something isn't known, so that they go to the primary.
     fn queries(&self) -> Vec<StatementCount>;
+    /// What the class caches have done, summed; `None` leaves it out.
+    fn class_cache(&self) -> Option<CacheStats> {
+        None
+    }
     /// How many clients may be connected at once.
     fn max_clients(&self) -> usize;
     /// Whether the proxy can do its work now.
@@ -268,6 +273,16 @@ pub struct EventRow {
     /// The node that it is about.
     pub node: Option<String>,
     pub message: String,
+}
+
+/// A statement that keeps going to the primary because something about it isn't known.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StatementCount {
+    /// A routing reason's name.
+    pub reason: &'static str,
+    pub count: u64,
+    /// Without its literals.
+    pub text: String,
 }
 
 /// Whether the proxy can do its work.

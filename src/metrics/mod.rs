@@ -1,5 +1,5 @@
 //! What pgsplit counts and shows: metric families (Prometheus names, base units), the rows that the
-//! console and the HTTP API are made of, statements worth an operator's look.
+//! console and the HTTP API are made of.
 //!
 //! One [`Metrics`] belongs to one proxy: nothing here is global. Whatever happens once per request
 //! touches only its worker's own cache lines ([`WorkerMetrics`]); the shards are summed when
@@ -15,12 +15,10 @@ mod cells;
 mod families;
 pub mod inspect;
 mod labels;
-mod statements;
 mod worker;
 
 pub use cells::Histogram;
 pub use families::{Metrics, ProcessRow, Scrape};
-pub use inspect::Inspect;
+pub use inspect::{Inspect, StatementCount};
 pub use labels::{LoginResult, RetryReason, counts_as_read};
-pub use statements::{StatementCount, StatementCounts};
 pub use worker::{ClientGuard, DatabaseStats, DatabaseTotals, HeldGuard, WorkerMetrics};

@@ -22,7 +22,7 @@ use crate::{
     error::Fault,
     routing::{Route, Target},
     session::Pin,
-    sql::Access,
+    sql::{Access, Why},
 };
 
 /// Nodes that have counters of their own; more share the last ones.
@@ -50,8 +50,6 @@ pub struct WorkerMetrics {
     pub(super) pins: [AtomicU64; Pin::ALL.len()],
     pub(super) logins: [AtomicU64; LoginResult::ALL.len()],
     pub(super) errors: [AtomicU64; 3],
-    pub(super) cache_hits: AtomicU64,
-    pub(super) cache_misses: AtomicU64,
     pub(super) unparsed: AtomicU64,
     pub(super) received: AtomicU64,
     pub(super) sent: AtomicU64,
@@ -81,8 +79,6 @@ impl Default for WorkerMetrics {
             pins: Default::default(),
             logins: Default::default(),
             errors: Default::default(),
-            cache_hits: AtomicU64::default(),
-            cache_misses: AtomicU64::default(),
             unparsed: AtomicU64::default(),
             received: AtomicU64::default(),
             sent: AtomicU64::default(),
@@ -97,7 +93,7 @@ impl Default for WorkerMetrics {
 
 impl WorkerMetrics {
     /// A request went to `node` by this route. `access` is its class's: reads that had to go to
-    /// the primary are counted under the route's reason, too.
+    /// the primary are counted under the route's reason, too, and what couldn't be parsed.
     #[inline]
     pub fn query(&self, route: Route, access: Access, node: NodeId) {
         let Some(cells) = self.node(node) else {
@@ -110,6 +106,9 @@ impl WorkerMetrics {
                     && let Some(count) = self.primary_reads.get(labels::reason_index(route.reason))
                 {
                     count.fetch_add(1, Relaxed);
+                }
+                if matches!(access, Access::Primary(Why::Unparsable | Why::TooLong)) {
+                    self.unparsed.fetch_add(1, Relaxed);
                 }
                 cells.primary_queries.fetch_add(1, Relaxed)
             }
@@ -149,24 +148,6 @@ impl WorkerMetrics {
     #[inline]
     pub fn sent(&self, bytes: usize) {
         self.sent.fetch_add(bytes as u64, Relaxed);
-    }
-
-    /// A text's class was found in the cache.
-    #[inline]
-    pub fn class_cache_hit(&self) {
-        self.cache_hits.fetch_add(1, Relaxed);
-    }
-
-    /// A text had to be classified.
-    #[inline]
-    pub fn class_cache_miss(&self) {
-        self.cache_misses.fetch_add(1, Relaxed);
-    }
-
-    /// A statement that couldn't be read went to the primary.
-    #[inline]
-    pub fn unparsed(&self) {
-        self.unparsed.fetch_add(1, Relaxed);
     }
 
     /// A request is run again.

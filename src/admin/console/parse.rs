@@ -82,6 +82,30 @@ const MORE_PARAMETERS: [(&str, &str); 4] = [
     ("search_path", "public"),
 ];
 
+/// Settings that drivers and tools send to any server, and the first words of SET TIME ZONE, SET
+/// NAMES, SET TRANSACTION and SET SESSION CHARACTERISTICS.
+const DRIVERS_SET: [&str; 19] = [
+    "application_name",
+    "bytea_output",
+    "characteristics",
+    "client_encoding",
+    "client_min_messages",
+    "datestyle",
+    "default_transaction_isolation",
+    "default_transaction_read_only",
+    "extra_float_digits",
+    "idle_in_transaction_session_timeout",
+    "intervalstyle",
+    "lock_timeout",
+    "names",
+    "search_path",
+    "transaction",
+    "standard_conforming_strings",
+    "statement_timeout",
+    "time",
+    "timezone",
+];
+
 /// All commands of the text, in order; none of an empty one. All are read before the first runs.
 pub(super) fn parse(text: &str) -> Result<Vec<Command>, Visible> {
     let mut commands = Vec::new();
@@ -340,7 +364,10 @@ fn command(tokens: &[Token], shown: &str) -> Result<Command, Visible> {
             };
             act(Action::Shutdown(how), "SHUTDOWN")
         }
-        "SET" if !rest.is_empty() => ignored("SET"),
+        "SET" => {
+            set(rest).ok_or_else(invalid)??;
+            ignored("SET")
+        }
         "RESET" => ignored("RESET"),
         "DISCARD" => ignored("DISCARD ALL"),
         "DEALLOCATE" => ignored("DEALLOCATE"),
@@ -358,12 +385,41 @@ fn command(tokens: &[Token], shown: &str) -> Result<Command, Visible> {
             tag: "COMMIT",
             block: Block::End,
         }),
+        "SAVEPOINT" => ignored("SAVEPOINT"),
+        "RELEASE" => ignored("RELEASE"),
+        "ROLLBACK" if rest.iter().any(|token| token.is("TO")) => ignored("ROLLBACK"),
         "ROLLBACK" | "ABORT" => Ok(Command::Ignored {
             tag: "ROLLBACK",
             block: Block::End,
         }),
         _ => Err(invalid()),
     }
+}
+
+/// Whether a SET may be passed over: drivers set up any session they open. `None` when it isn't
+/// one; an error when it is more than a driver's habit, because somebody may mean it.
+fn set(rest: &[Token]) -> Option<Result<(), Visible>> {
+    let scoped = rest.split_first()?;
+    let (name, value) = match scoped {
+        (scope, rest) if scope.is("SESSION") || scope.is("LOCAL") => rest.split_first()?,
+        unscoped => unscoped,
+    };
+    let name = name.name()?;
+    value.first()?;
+    if DRIVERS_SET
+        .iter()
+        .any(|known| known.eq_ignore_ascii_case(name))
+    {
+        return Some(Ok(()));
+    }
+    let error = Visible::error(
+        Fault::Client,
+        SqlState::UNDEFINED_OBJECT,
+        format!("unrecognized configuration parameter \"{name}\""),
+    );
+    Some(Err(error.hint(
+        "pgsplit's settings are changed in its configuration; RELOAD applies them.",
+    )))
 }
 
 fn show(rest: &[Token]) -> Option<Command> {
@@ -491,6 +547,38 @@ mod tests {
         ];
         for (text, command) in cases {
             assert_eq!(parse(text).unwrap(), [command], "{text}");
+        }
+    }
+
+    #[test]
+    fn drivers_may_set_up_their_session_but_pgsplit_is_not_configured_so() {
+        for text in [
+            "SET extra_float_digits = 3",
+            "set client_encoding to 'UTF8'",
+            "SET NAMES 'utf8'",
+            "SET SESSION CHARACTERISTICS AS TRANSACTION READ ONLY",
+            "SET SESSION TimeZone TO 'UTC'",
+            "SET TIME ZONE 'UTC'",
+            "SET LOCAL statement_timeout = 0",
+            "SET TRANSACTION ISOLATION LEVEL READ COMMITTED",
+        ] {
+            let tag = "SET";
+            let block = Block::Keep;
+            assert_eq!(
+                parse(text).unwrap(),
+                [Command::Ignored { tag, block }],
+                "{text}"
+            );
+        }
+        let error = parse("SET max_size = 5").unwrap_err();
+        assert_eq!(error.sqlstate, SqlState::UNDEFINED_OBJECT);
+        assert!(error.hint.unwrap().contains("RELOAD"));
+        for text in ["SET", "SET SESSION", "SET max_size", "SET 'x' = 1"] {
+            assert_eq!(
+                parse(text).unwrap_err().sqlstate,
+                SqlState::SYNTAX_ERROR,
+                "{text}"
+            );
         }
     }
 

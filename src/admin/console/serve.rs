@@ -11,7 +11,7 @@ use std::{borrow::Cow, collections::HashMap, future::Future, io, pin::Pin, time:
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
-    time::timeout,
+    time::{Instant, timeout, timeout_at},
 };
 
 use super::{
@@ -168,6 +168,8 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
 
     /// The next message; `None` when the client is gone.
     async fn next(&mut self) -> Result<Option<Frontend>, End> {
+        let idle_until = Instant::now() + IDLE;
+        let mut whole_by = None;
         loop {
             match wire::read(self.input.get(self.taken..).unwrap_or_default()) {
                 Ok(Some((message, length))) => {
@@ -184,8 +186,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<'_, S> {
                     return Err(fatal(SqlState::PROTOCOL_VIOLATION, malformed.to_string()));
                 }
             }
-            let patience = if self.input.is_empty() { IDLE } else { MESSAGE };
-            match timeout(patience, self.stream.read_buf(&mut self.input)).await {
+            let deadline = if self.input.is_empty() {
+                idle_until
+            } else {
+                *whole_by.get_or_insert_with(|| Instant::now() + MESSAGE)
+            };
+            match timeout_at(deadline, self.stream.read_buf(&mut self.input)).await {
                 Ok(Ok(0)) => return Ok(None),
                 Ok(Ok(_read)) => {}
                 Ok(Err(error)) => return Err(End::Io(error)),

@@ -1,5 +1,6 @@
 //! HTTP as monitoring, scripts and attackers use it: bytes over loopback.
 
+use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
 use super::*;
@@ -132,6 +133,10 @@ async fn numbers_in_the_api_are_numbers() {
     let server = Server::start().await;
     let (_status, _head, body) = server.get("/api/v1/status").await;
     let status: Value = serde_json::from_str(&body).unwrap();
+    assert!(
+        body.contains(r#"[{"name":"pg1","host":"10.0.0.1","port":5432,"#),
+        "{body}"
+    );
     assert_eq!(status["ready"], true);
     assert_eq!(status["nodes"][1]["lag_seconds"], 1.25);
     assert_eq!(status["nodes"][1]["name"], "pg\"2");

@@ -81,6 +81,11 @@ fn scrape() -> Scrape {
             node("pg3", Role::Unknown, Health::Down),
         ],
         pools: Vec::new(),
+        class_cache: Some(CacheStats {
+            text_hits: 5,
+            misses: 2,
+            ..CacheStats::default()
+        }),
         process: Some(ProcessRow {
             cpu_seconds: 1.5,
             max_fds: Some(1024),
@@ -153,7 +158,7 @@ fn all_families_of_the_contract_are_there_with_their_labels() {
         ("pgsplit_pins_total", "counter", "{reason=\"listen\"}"),
         ("pgsplit_logins_total", "counter", "{result=\"ok\"}"),
         ("pgsplit_pool_timeouts_total", "counter", ""),
-        ("pgsplit_class_cache_hits_total", "counter", ""),
+        ("pgsplit_class_cache_hits_total", "counter", "{by=\"text\"}"),
         ("pgsplit_class_cache_misses_total", "counter", ""),
         ("pgsplit_unparsed_statements_total", "counter", ""),
         ("pgsplit_received_bytes_total", "counter", ""),
@@ -265,6 +270,7 @@ fn only_reads_on_the_primary_are_counted_by_reason() {
         Reason::Statement(Why::Function),
         Access::Primary(Why::Function),
     );
+    primary(Reason::Transaction, Access::Primary(Why::Unparsable));
     primary(Reason::Hint, Access::Read);
     primary(Reason::Statement(Why::Hint), Access::Primary(Why::Hint));
     worker.query(
@@ -273,7 +279,7 @@ fn only_reads_on_the_primary_are_counted_by_reason() {
         NodeId(1),
     );
     let expected = [
-        ("in_transaction", 1),
+        ("in_transaction", 2),
         ("hint", 2),
         ("watermark", 1),
         ("function", 1),
