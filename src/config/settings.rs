@@ -1,9 +1,26 @@
-//! The resolved settings: every default filled in, every reference checked.
+//! The settings, resolved: every option with its description, default, range and reload rule.
+//! [`super::file`] fills them in and checks what concerns several of them.
 
-use std::{net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
+
+use super::{
+    schema::{Key, Options, Overrides, absolute, any, name, options, some, within},
+    value::words,
+};
+
+const fn ms(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+const fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+const HOUR: Duration = secs(3600);
+const DAY: Duration = secs(24 * 3600);
 
 /// All of it. Each part is shared by reference with the module that needs it.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, Default, PartialEq)]
 pub struct Settings {
     pub listen: Listen,
     pub admin: Admin,
@@ -18,183 +35,282 @@ pub struct Settings {
     pub users: Vec<User>,
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Listen {
-    pub addresses: Vec<SocketAddr>,
-    /// A socket `.s.PGSQL.<port>` is made there beside the first address.
-    pub unix_socket_dir: Option<PathBuf>,
-    pub max_clients: usize,
-    /// Threads that serve clients; 0: one per core.
-    pub workers: usize,
-    /// How long a client may take from connecting to having authenticated.
-    pub login_timeout: Duration,
-    /// How long running transactions may go on after a shutdown was asked for.
-    pub drain_timeout: Duration,
-    pub tls: Option<ListenTls>,
-    /// Clients on the Unix socket and loopback need no password. Off by default.
-    pub trust: bool,
+options! {
+    /// Where clients connect.
+    pub struct Listen in "listen" {
+        /// IP address and port, or a list of them.
+        addresses as "address": Vec<SocketAddr> = vec![SocketAddr::from(([127, 0, 0, 1], 6432))], |list: &Vec<SocketAddr>| some(list), Restart;
+        /// Directory for a Unix socket `.s.PGSQL.<port>`, with the port of the first address.
+        unix_socket_dir: Option<PathBuf> = None, absolute, Restart;
+        /// Clients at a time; one more is refused with 53300.
+        max_clients: usize = 10_000, within(1, 1_000_000), Live;
+        /// Threads that serve clients; 0: one per core.
+        workers: usize = 0, within(0, 1024), Restart;
+        /// How long a client may take from connecting to having logged in.
+        login_timeout: Duration = secs(15), within(ms(100), HOUR), Live;
+        /// How long running transactions may go on after a shutdown was asked for.
+        drain_timeout: Duration = secs(30), within(ms(0), DAY), Live;
+        /// Clients on the Unix socket and on loopback need no password.
+        trust: bool = false, any, Live;
+    }
+    tables {
+        /// `None`: no TLS is offered.
+        tls: Option<ListenTls> = None;
+    }
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct ListenTls {
-    pub mode: ListenTlsMode,
-    pub cert: PathBuf,
-    pub key: PathBuf,
-    pub client_ca: Option<PathBuf>,
+words! {
+    pub enum ListenTlsMode {
+        /// Offered; plain connections are accepted.
+        Prefer = "prefer",
+        /// Plain connections over TCP are refused.
+        Require = "require",
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListenTlsMode {
-    /// Offered; plain connections are accepted.
-    Prefer,
-    /// Plain connections over TCP are refused.
-    Require,
+options! {
+    /// TLS to clients.
+    pub struct ListenTls in "listen.tls" {
+        /// "prefer": offered; "require": TCP connections without TLS are refused.
+        mode: ListenTlsMode = ListenTlsMode::Prefer, any, Restart;
+        /// Certificate chain, PEM.
+        cert: PathBuf = PathBuf::new(), any, Restart;
+        /// Its private key, PEM.
+        key: PathBuf = PathBuf::new(), any, Restart;
+        /// Certificates (PEM) one of which must vouch for the client's own.
+        client_ca: Option<PathBuf> = None, any, Restart;
+    }
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Admin {
-    /// None: no HTTP listener.
-    pub address: Option<SocketAddr>,
-    pub console_users: Vec<String>,
+options! {
+    /// The HTTP listener and the console.
+    pub struct Admin in "admin" {
+        /// IP address and port of /metrics, /healthz, /readyz, /api/v1/… and the page at /; "": no HTTP.
+        address: Option<SocketAddr> = Some(SocketAddr::from(([127, 0, 0, 1], 9432))), any, Restart;
+        /// Who may open the databases "pgsplit" and "pgbouncer"; by default the first [[user]].
+        console_users: Vec<String> = Vec::new(), any, Live;
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum PoolMode {
-    Transaction,
-    Session,
-    Statement,
+words! {
+    pub enum PoolMode {
+        /// A server connection for each transaction.
+        Transaction = "transaction",
+        /// Server connections for as long as the client stays.
+        Session = "session",
+        /// A server connection for each statement; transactions are refused.
+        Statement = "statement",
+    }
 }
 
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct Pool {
-    pub mode: PoolMode,
-    /// Server connections per database, user and node.
-    pub max_size: usize,
-    pub min_idle: usize,
-    pub acquire_timeout: Duration,
-    pub connect_timeout: Duration,
-    pub idle_timeout: Duration,
-    pub max_lifetime: Duration,
-    /// Statements that one server connection keeps prepared.
-    pub prepared_statements: usize,
+options! {
+    /// Server connections of one database, user and node.
+    pub struct Pool: Eq, Hash in "pool" {
+        /// "transaction", "session" or "statement": how long a client keeps a server connection.
+        mode: PoolMode = PoolMode::Transaction, any, Live;
+        /// Server connections at most.
+        max_size: usize = 20, within(1, 10_000), Live;
+        /// Server connections kept open without work.
+        min_idle: usize = 0, within(0, 10_000), Live;
+        /// How long a request waits for a server connection before it fails with 53300.
+        acquire_timeout: Duration = secs(5), within(ms(1), HOUR), Live;
+        /// How long connecting and logging in to a node may take.
+        connect_timeout: Duration = secs(3), within(ms(1), HOUR), Live;
+        /// A server connection without work for so long is closed.
+        idle_timeout: Duration = secs(600), within(secs(1), secs(365 * 86_400)), Live;
+        /// A server connection of this age is closed once it is free.
+        max_lifetime: Duration = HOUR, within(secs(1), secs(365 * 86_400)), Live;
+        /// Statements that one server connection keeps prepared.
+        prepared_statements: usize = 200, within(1, 100_000), Live;
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Consistency {
-    Eventual,
-    Session,
-    Global,
+words! {
+    pub enum Consistency {
+        /// Whatever a replica within the lag limits has.
+        Eventual = "eventual",
+        /// A session sees its own writes and never goes back in time.
+        Session = "session",
+        /// A session also sees every write acknowledged earlier through this proxy.
+        Global = "global",
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Balance {
-    LeastLag,
-    LeastConnections,
-    RoundRobin,
-    Random,
+words! {
+    pub enum Balance {
+        /// Those within `lag_tolerance` of the least lagged; among them the least busy.
+        LeastLag = "least_lag",
+        LeastConnections = "least_connections",
+        RoundRobin = "round_robin",
+        Random = "random",
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RoutingMode {
-    Split,
-    Primary,
-    Shadow,
+words! {
+    pub enum RoutingMode {
+        /// Reads go to replicas.
+        Split = "split",
+        /// Everything goes to the primary, but what asks for a replica.
+        Primary = "primary",
+        /// Everything goes to the primary; what would have gone to a replica is counted.
+        Shadow = "shadow",
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ReadFallback {
-    Primary,
-    Error,
+words! {
+    pub enum ReadFallback {
+        /// The primary takes the reads that no replica may serve.
+        Primary = "primary",
+        /// Such reads fail.
+        Error = "error",
+    }
 }
 
-/// `pgsplit.route`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RouteOverride {
-    Auto,
-    Primary,
-    Replica,
+words! {
+    /// `pgsplit.route`.
+    pub enum RouteOverride {
+        Auto = "auto",
+        Primary = "primary",
+        Replica = "replica",
+    }
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Routing {
-    pub consistency: Consistency,
-    pub balance: Balance,
-    pub max_lag: Duration,
-    pub max_lag_bytes: u64,
-    pub lag_tolerance: Duration,
-    pub wait_for_replica: Duration,
-    pub mode: RoutingMode,
-    pub read_fallback: ReadFallback,
-    pub zone: Arc<str>,
-    /// A user's or database's default of `pgsplit.route`.
-    pub route: RouteOverride,
+options! {
+    /// Which node serves a read.
+    pub struct Routing in "routing" {
+        /// "eventual", "session" or "global": what a read must have seen.
+        consistency: Consistency = Consistency::Session, any, Live;
+        /// "least_lag", "least_connections", "round_robin" or "random": the choice among replicas.
+        balance: Balance = Balance::LeastLag, any, Live;
+        /// A replica that lags more, in time, serves no reads.
+        max_lag: Duration = secs(10), within(ms(0), DAY), Live;
+        /// A replica that lags more, in bytes of WAL, serves no reads.
+        max_lag_bytes: u64 = 64 << 20, any, Live;
+        /// Replicas this close to the least lagged one count as equal.
+        lag_tolerance: Duration = ms(100), within(ms(0), DAY), Live;
+        /// How long a read waits for a replica to catch up before it goes to the primary.
+        wait_for_replica: Duration = ms(0), within(ms(0), HOUR), Live;
+        /// "split", "primary" (replicas only for what asks for them) or "shadow" (all to the primary, but counted).
+        mode: RoutingMode = RoutingMode::Split, any, Live;
+        /// "primary" or "error": what becomes of a read that no replica may serve.
+        read_fallback: ReadFallback = ReadFallback::Primary, any, Live;
+        /// Where this proxy runs: replicas of the same zone are preferred.
+        zone: Arc<str> = Arc::from(""), any, Live;
+        /// "auto", "primary" or "replica": what sessions start with as pgsplit.route.
+        route: RouteOverride = RouteOverride::Auto, any, Live;
+    }
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Monitor {
-    pub interval: Duration,
-    pub timeout: Duration,
-    pub down_after: u32,
-    pub up_after: u32,
-    pub user: String,
-    pub password: Option<Secret>,
-    pub database: String,
+options! {
+    /// How nodes are watched.
+    pub struct Monitor in "monitor" {
+        /// Time from one question to a node to the next.
+        interval: Duration = ms(250), within(ms(10), secs(60)), Restart;
+        /// A question without an answer for so long has failed.
+        timeout: Duration = secs(1), within(ms(10), secs(60)), Restart;
+        /// A node is down after so many failures in a row.
+        down_after: u32 = 2, within(1, 100), Restart;
+        /// A node is up again after so many answers in a row.
+        up_after: u32 = 3, within(1, 100), Restart;
+        /// Who asks; by default the first [[user]].
+        user: String = String::new(), |user: &String| name(user), Restart;
+        /// Text; by default that [[user]]'s.
+        password: Option<Secret> = None, any, Restart;
+        /// A file with the password in its first line.
+        password_file: Option<PathBuf> = None, any, Restart;
+        /// Where to ask, as the nodes name it; by default the first [[database]].
+        database: String = String::new(), |database: &String| name(database), Restart;
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailoverMode {
-    Follow,
-    Promote,
-    Off,
+words! {
+    pub enum FailoverMode {
+        /// Someone else promotes; the new primary is found and used.
+        Follow = "follow",
+        /// Requests aren't held while there is no primary.
+        Off = "off",
+    }
+    later "promote"
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Failover {
-    pub mode: FailoverMode,
-    pub hold: Duration,
-    pub hold_max: usize,
+words! {
+    pub enum Discovery {
+        /// The nodes are those of the configuration.
+        Static = "static",
+    }
+    later "patroni", "dns"
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogFormat {
-    Text,
-    Json,
+options! {
+    /// What happens while the primary is lost.
+    pub struct Failover in "failover" {
+        /// "follow": someone else promotes, writes are held meanwhile; "off": they fail at once.
+        mode: FailoverMode = FailoverMode::Follow, any, Live;
+        /// How long a write waits for a new primary.
+        hold: Duration = secs(30), within(ms(0), HOUR), Live;
+        /// Requests that may wait at a time.
+        hold_max: usize = 1000, within(0, 1_000_000), Live;
+        /// "static": the nodes are those of the configuration.
+        discovery: Discovery = Discovery::Static, any, Restart;
+    }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LogLevel {
-    Error,
-    Warn,
-    Info,
-    Debug,
+words! {
+    pub enum LogFormat {
+        Text = "text",
+        Json = "json",
+    }
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Log {
-    pub format: LogFormat,
-    pub level: LogLevel,
+words! {
+    pub enum LogLevel {
+        Error = "error",
+        Warn = "warn",
+        Info = "info",
+        Debug = "debug",
+    }
 }
 
-/// What a node is expected to be.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NodeRole {
-    /// Whatever it says it is.
-    Auto,
-    /// Used only while it says that it is a primary.
-    Primary,
-    /// Used only while it says that it is a replica.
-    Replica,
+options! {
+    /// The log, on standard error.
+    pub struct Log in "log" {
+        /// "text" or "json".
+        format: LogFormat = LogFormat::Text, any, Restart;
+        /// "error", "warn", "info" or "debug".
+        level: LogLevel = LogLevel::Info, any, Restart;
+    }
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Node {
-    pub name: Arc<str>,
-    pub host: Host,
-    pub port: u16,
-    pub zone: Arc<str>,
-    pub weight: u32,
-    pub role: NodeRole,
-    pub tls: NodeTls,
+words! {
+    /// What a node is expected to be.
+    pub enum NodeRole {
+        /// Whatever it says it is.
+        Auto = "auto",
+        /// Used only while it says that it is a primary.
+        Primary = "primary",
+        /// Used only while it says that it is a replica.
+        Replica = "replica",
+    }
+}
+
+options! {
+    /// One PostgreSQL server.
+    pub struct Node in "node" {
+        /// How logs, metrics and commands call it; by default its host.
+        name: Arc<str> = Arc::from(""), |text: &Arc<str>| name(text), Restart;
+        /// A name, an address, or a socket directory such as "/run/postgresql".
+        host: Host = Host::Tcp(String::new()), any, Restart;
+        port: u16 = 5432, within(1, u16::MAX), Restart;
+        /// Where it runs; see routing.zone.
+        zone: Arc<str> = Arc::from(""), any, Restart;
+        /// Its share of the reads, relative to the others'; 0: none while another node can take them.
+        weight: u32 = 1, within(0, 1000), Restart;
+        /// "auto": whatever it says it is; "primary" or "replica": used only while it is that.
+        role: NodeRole = NodeRole::Auto, any, Restart;
+    }
+    tables {
+        tls: NodeTls = NodeTls::default();
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -205,51 +321,138 @@ pub enum Host {
     Unix(PathBuf),
 }
 
-/// libpq's `sslmode`, as far as supported.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum SslMode {
-    Disable,
-    Prefer,
-    Require,
-    VerifyFull,
+impl fmt::Display for Host {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Tcp(host) => f.write_str(host),
+            Self::Unix(directory) => directory.display().fmt(f),
+        }
+    }
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct NodeTls {
-    pub sslmode: SslMode,
-    /// Certificates that vouch for the node; the system's when none.
-    pub ca: Option<PathBuf>,
-    pub cert: Option<PathBuf>,
-    pub key: Option<PathBuf>,
+words! {
+    /// libpq's `sslmode`, as far as supported.
+    pub enum SslMode {
+        Disable = "disable",
+        Prefer = "prefer",
+        Require = "require",
+        VerifyFull = "verify-full",
+    }
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct Database {
-    /// As clients name it; `*` for any.
-    pub name: String,
-    /// As the nodes name it; `None`: as the client does.
-    pub dbname: Option<String>,
-    pub pool: Pool,
-    pub routing: Routing,
+options! {
+    /// TLS to a node.
+    pub struct NodeTls in "node.tls" {
+        /// "disable", "prefer", "require" (without looking at the certificate) or "verify-full".
+        sslmode: SslMode = SslMode::Prefer, any, Restart;
+        /// Certificates (PEM) that vouch for the node; by default the system's.
+        ca: Option<PathBuf> = None, any, Restart;
+        /// Our own certificate, PEM.
+        cert: Option<PathBuf> = None, any, Restart;
+        /// Its private key, PEM.
+        key: Option<PathBuf> = None, any, Restart;
+    }
 }
 
-#[derive(Clone, Debug, PartialEq)]
-pub struct User {
-    pub name: String,
-    pub password: Option<Secret>,
-    /// When the nodes know it by another name.
-    pub server_user: Option<String>,
-    pub server_password: Option<Secret>,
-    /// Overrides of the database's, if any.
-    pub routing: Option<Routing>,
+options! {
+    /// A database that clients may connect to.
+    pub struct Database in "database" {
+        /// As clients name it; "*" for any.
+        name: String = String::new(), |text: &String| name(text), Live;
+        /// As the nodes name it; by default as clients do.
+        dbname: Option<String> = None, any, Live;
+    }
+    tables {
+        pool: Pool = Pool::default();
+        routing: Routing = Routing::default();
+    }
+}
+
+options! {
+    /// A user whom clients may log in as.
+    pub struct User in "user" {
+        name: String = String::new(), |text: &String| name(text), Live;
+        /// Text, "SCRAM-SHA-256$…" or "md5…".
+        password: Option<Secret> = None, any, Live;
+        /// A file with the password in its first line.
+        password_file: Option<PathBuf> = None, any, Live;
+        /// When the nodes know the user by another name.
+        server_user: Option<String> = None, any, Live;
+        /// By default the password above.
+        server_password: Option<Secret> = None, any, Live;
+    }
+    tables {
+        /// What differs from the database's.
+        routing: Overrides = Overrides::default();
+    }
 }
 
 /// A password or verifier. Never printed.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub String);
 
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Secret(…)")
     }
+}
+
+impl Settings {
+    /// The entry for a database that a client names; the one named `*` when no other fits.
+    #[must_use]
+    pub fn database(&self, name: &str) -> Option<&Database> {
+        let named = |wanted: &str| self.databases.iter().find(|db| db.name == wanted);
+        named(name).or_else(|| named("*"))
+    }
+
+    /// The entry for a user.
+    #[must_use]
+    pub fn user(&self, name: &str) -> Option<&User> {
+        self.users.iter().find(|user| user.name == name)
+    }
+
+    /// How requests of this user in this database are routed: the user's own options, then the
+    /// database's, then `[routing]`.
+    #[must_use]
+    pub fn routing_for(&self, database: &Database, user: &User) -> Routing {
+        user.routing.apply(&database.routing)
+    }
+}
+
+/// A section that the file may have.
+#[derive(Clone, Copy, Debug)]
+pub struct Section {
+    pub name: &'static str,
+    pub keys: &'static [Key],
+    /// Sections inside it.
+    pub tables: &'static [&'static str],
+}
+
+/// Every section of the file.
+#[must_use]
+pub fn sections() -> [Section; 15] {
+    fn section<T: Options>(name: &'static str) -> Section {
+        Section {
+            name,
+            keys: T::KEYS,
+            tables: T::TABLES,
+        }
+    }
+    [
+        section::<Listen>(Listen::SECTION),
+        section::<ListenTls>(ListenTls::SECTION),
+        section::<Admin>(Admin::SECTION),
+        section::<Pool>(Pool::SECTION),
+        section::<Routing>(Routing::SECTION),
+        section::<Monitor>(Monitor::SECTION),
+        section::<Failover>(Failover::SECTION),
+        section::<Log>(Log::SECTION),
+        section::<Node>(Node::SECTION),
+        section::<NodeTls>(NodeTls::SECTION),
+        section::<Database>(Database::SECTION),
+        section::<Pool>("database.pool"),
+        section::<Routing>("database.routing"),
+        section::<User>(User::SECTION),
+        section::<Routing>("user.routing"),
+    ]
 }

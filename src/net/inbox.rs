@@ -11,7 +11,7 @@ const CHUNK: usize = 1024;
 
 /// Bytes that have been read from a stream, given out message by message. Grows with what has
 /// arrived, never with what a peer claims is to come.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Inbox {
     bytes: Vec<u8>,
     /// `start <= bytes.len()`; what is before has been given out.
@@ -29,6 +29,12 @@ pub enum InboxError {
         tag: u8,
         length: usize,
     },
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Inbox({} bytes unread)", self.unread().len())
+    }
 }
 
 impl fmt::Display for InboxError {
@@ -75,12 +81,21 @@ impl Inbox {
                 self.start = 0;
             }
             self.bytes.reserve(CHUNK);
-            match stream.read_buf(&mut self.bytes).await {
-                Ok(0) if self.unread().is_empty() => return Err(InboxError::Closed),
-                Ok(0) => return Err(InboxError::Io(io::ErrorKind::UnexpectedEof.into())),
-                Ok(_) => (),
-                Err(error) => return Err(InboxError::Io(error)),
-            }
+            let error = match stream.read_buf(&mut self.bytes).await {
+                Ok(0) => io::ErrorKind::UnexpectedEof.into(),
+                Ok(_) => continue,
+                Err(error) => error,
+            };
+            // Between messages, a missing TLS goodbye or a reset is an end like any other.
+            let ended = matches!(
+                error.kind(),
+                io::ErrorKind::UnexpectedEof | io::ErrorKind::ConnectionReset
+            );
+            return Err(if ended && self.unread().is_empty() {
+                InboxError::Closed
+            } else {
+                InboxError::Io(error)
+            });
         }
         Ok(())
     }

@@ -3,12 +3,14 @@
 //!
 //! Nothing here knows SQL, sessions or routes. Every wait ends by a deadline that the caller gives.
 
+mod buffer;
 mod dial;
 mod inbox;
 mod listen;
 mod stream;
 pub mod tls;
 
+pub use buffer::Buffer;
 pub use dial::{DialError, Dialer, dial};
 pub use inbox::{Inbox, InboxError};
 pub use listen::{listen_tcp, listen_unix};

@@ -1,3 +1,517 @@
-//! Connections to nodes.
+//! Server connections: made, lent, looked after.
+//!
+//! One [`Pool`] holds the connections of one database, user and node. Its limit is one semaphore
+//! for all workers; the connections lie in one deadpool per worker, because a socket is watched by
+//! the runtime that made it and waking another thread costs more than a query. A worker that has
+//! none idle, while the limit is used up by connections idle elsewhere, takes one of those.
+//!
+//! **Invariant**: a connection is lent to one session at a time, and comes back only by
+//! [`Lease::give_back`]; a lease that is dropped in any other way closes its connection.
 
 pub mod connect;
+mod server;
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    sync::{
+        Arc, Mutex, PoisonError, Weak,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use deadpool::managed::{self, Metrics, Object, PoolConfig, PoolError, QueueMode, RecycleError};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    time::{Instant, timeout_at},
+};
+
+pub use server::{Link, Server};
+
+use crate::{
+    cluster::NodeId,
+    config::settings,
+    session::{backend::Backend, settings::Settings},
+};
+use connect::{ConnectError, Connected};
+
+/// Makes connections of one database and user to one node.
+pub trait Connect: Send + Sync {
+    /// Connects and logs in before `deadline`.
+    fn connect(
+        &self,
+        deadline: Instant,
+    ) -> Pin<Box<dyn Future<Output = Result<Connected, ConnectError>> + Send + '_>>;
+}
+
+/// See the module's description.
+pub struct Pool {
+    node: NodeId,
+    limits: settings::Pool,
+    permits: Arc<Semaphore>,
+    /// One per worker.
+    shards: Box<[managed::Pool<Manager>]>,
+    shared: Arc<Shared>,
+}
+
+/// Numbers of server connections.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
+/// What the workers' shards of one pool have in common.
+struct Shared {
+    connect: Box<dyn Connect>,
+    node: NodeId,
+    user: Arc<str>,
+    limits: settings::Pool,
+    /// A fresh connection's settings: none that differ.
+    fresh: Arc<Settings>,
+    /// Connections that are open or being opened.
+    open: AtomicUsize,
+    waiting: AtomicUsize,
+    links: Mutex<Vec<Weak<Link>>>,
+    /// For taking connections that are idle at another worker.
+    siblings: Mutex<Vec<managed::Pool<Manager>>>,
+}
+
+struct Manager {
+    worker: usize,
+    shared: Arc<Shared>,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub enum AcquireError {
+    /// All are in use and none came free in time.
+    Full {
+        limit: usize,
+        waited: Duration,
+    },
+    Connect(ConnectError),
+    /// The pool is being closed.
+    Closed,
+}
+
+/// A connection that is lent to one session.
+pub struct Lease {
+    /// `None` only while it is being given back.
+    object: Option<Object<Manager>>,
+    shared: Arc<Shared>,
+    _permit: OwnedSemaphorePermit,
+}
+
+/// How many connections a pool has.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Status {
+    pub open: usize,
+    pub idle: usize,
+    pub lent: usize,
+    /// Sessions that wait for one.
+    pub waiting: usize,
+    pub max: usize,
+}
+
+impl managed::Manager for Manager {
+    type Type = Box<Server>;
+    type Error = ConnectError;
+
+    async fn create(&self) -> Result<Box<Server>, ConnectError> {
+        if let Some(server) = self.adopt() {
+            return Ok(server);
+        }
+        let deadline = Instant::now() + self.shared.limits.connect_timeout;
+        let opening = Opening::new(&self.shared);
+        let connected = self.shared.connect.connect(deadline).await?;
+        opening.done();
+        let backend = Backend::fresh(Arc::clone(&self.shared.fresh));
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let server = Server::new(
+            connected,
+            self.shared.node,
+            &self.shared.user,
+            number,
+            backend,
+        );
+        self.shared.register(&server.link);
+        Ok(Box::new(server))
+    }
+
+    async fn recycle(
+        &self,
+        server: &mut Box<Server>,
+        _metrics: &Metrics,
+    ) -> Result<(), RecycleError<ConnectError>> {
+        if server.is_quiet(self.shared.limits.max_lifetime) {
+            Ok(())
+        } else {
+            Err(RecycleError::message("no longer usable"))
+        }
+    }
+
+    fn detach(&self, _server: &mut Box<Server>) {
+        self.shared.open.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// Counts a connection as open while it is being opened, and on if that went well.
+struct Opening<'a>(Option<&'a Shared>);
+
+impl<'a> Opening<'a> {
+    fn new(shared: &'a Shared) -> Self {
+        shared.open.fetch_add(1, Ordering::Relaxed);
+        Self(Some(shared))
+    }
+
+    fn done(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Opening<'_> {
+    fn drop(&mut self) {
+        if let Some(shared) = self.0 {
+            shared.open.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+impl Manager {
+    /// Takes a connection that is idle at another worker, when no more may be opened.
+    fn adopt(&self) -> Option<Box<Server>> {
+        if self.shared.open.load(Ordering::Relaxed) < self.shared.limits.max_size {
+            return None;
+        }
+        let siblings = self
+            .shared
+            .siblings
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        let others = siblings
+            .iter()
+            .enumerate()
+            .filter(|(worker, _)| *worker != self.worker);
+        for (_, other) in others {
+            if let Some(object) = idle(other) {
+                let server = Object::take(object);
+                // Leaving the other shard counted it out.
+                self.shared.open.fetch_add(1, Ordering::Relaxed);
+                return Some(server);
+            }
+        }
+        None
+    }
+}
+
+/// An idle connection of this shard, without waiting and without opening one.
+fn idle(shard: &managed::Pool<Manager>) -> Option<Object<Manager>> {
+    if shard.status().available == 0 {
+        return None;
+    }
+    let timeouts = managed::Timeouts {
+        wait: Some(Duration::ZERO),
+        create: None,
+        recycle: None,
+    };
+    let mut get = std::pin::pin!(shard.timeout_get(&timeouts));
+    let mut cx = std::task::Context::from_waker(std::task::Waker::noop());
+    match get.as_mut().poll(&mut cx) {
+        std::task::Poll::Ready(Ok(object)) => Some(object),
+        std::task::Poll::Ready(Err(_)) | std::task::Poll::Pending => None,
+    }
+}
+
+impl Shared {
+    fn register(&self, link: &Arc<Link>) {
+        let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
+        links.retain(|link| link.strong_count() > 0);
+        links.push(Arc::downgrade(link));
+    }
+}
+
+impl Pool {
+    /// An empty pool.
+    #[must_use]
+    pub fn new(
+        node: NodeId,
+        user: &Arc<str>,
+        connect: Box<dyn Connect>,
+        limits: &settings::Pool,
+        fresh: &Arc<Settings>,
+        workers: usize,
+    ) -> Self {
+        let shared = Arc::new(Shared {
+            connect,
+            node,
+            user: Arc::clone(user),
+            limits: limits.clone(),
+            fresh: Arc::clone(fresh),
+            open: AtomicUsize::new(0),
+            waiting: AtomicUsize::new(0),
+            links: Mutex::default(),
+            siblings: Mutex::default(),
+        });
+        let shards: Box<[_]> = (0..workers.max(1))
+            .filter_map(|worker| {
+                managed::Pool::builder(Manager {
+                    worker,
+                    shared: Arc::clone(&shared),
+                })
+                .config(PoolConfig {
+                    max_size: limits.max_size,
+                    timeouts: managed::Timeouts::default(),
+                    queue_mode: QueueMode::Lifo,
+                })
+                .build()
+                .ok()
+            })
+            .collect();
+        if shards.len() > 1 {
+            *shared
+                .siblings
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner) = shards.to_vec();
+        }
+        Self {
+            node,
+            limits: limits.clone(),
+            permits: Arc::new(Semaphore::new(limits.max_size)),
+            shards,
+            shared,
+        }
+    }
+
+    /// The node it leads to.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.node
+    }
+
+    /// Lends a connection: an idle one, the one used last first, or a new one while there are fewer
+    /// than the limit, or waits up to `acquire_timeout`. Cancel safe.
+    ///
+    /// # Errors
+    /// [`AcquireError`].
+    pub async fn acquire(&self, worker: usize) -> Result<Lease, AcquireError> {
+        let permit = match Arc::clone(&self.permits).try_acquire_owned() {
+            Ok(permit) => permit,
+            Err(_) => Box::pin(self.wait()).await?,
+        };
+        let shard = self.shards.get(worker).ok_or(AcquireError::Closed)?;
+        let object = match shard.get().await {
+            Ok(object) => object,
+            Err(PoolError::Backend(error)) => return Err(AcquireError::Connect(error)),
+            Err(_) => return Err(AcquireError::Closed),
+        };
+        Ok(Lease {
+            object: Some(object),
+            shared: Arc::clone(&self.shared),
+            _permit: permit,
+        })
+    }
+
+    async fn wait(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
+        let limit = self.limits.max_size;
+        let waited = self.limits.acquire_timeout;
+        let _waiting = Waiting::new(&self.shared.waiting);
+        match timeout_at(
+            Instant::now() + waited,
+            Arc::clone(&self.permits).acquire_owned(),
+        )
+        .await
+        {
+            Ok(Ok(permit)) => Ok(permit),
+            Ok(Err(_closed)) => Err(AcquireError::Closed),
+            Err(_elapsed) => Err(AcquireError::Full { limit, waited }),
+        }
+    }
+
+    /// How many connections there are.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        let lent =
+            self.limits.max_size - self.permits.available_permits().min(self.limits.max_size);
+        let open = self.shared.open.load(Ordering::Relaxed);
+        Status {
+            open,
+            idle: open.saturating_sub(lent),
+            lent,
+            waiting: self.shared.waiting.load(Ordering::Relaxed),
+            max: self.limits.max_size,
+        }
+    }
+
+    /// Ends all connections, lent ones, too: the node is down. Idle ones are closed at once.
+    pub fn doom(&self) {
+        let links = self
+            .shared
+            .links
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        for link in links.iter().filter_map(Weak::upgrade) {
+            link.doom();
+        }
+        for shard in &self.shards {
+            let _closed = shard.retain(|_, _| false);
+        }
+    }
+
+    /// Closes idle connections at once and lent ones when they come back, for RECONNECT.
+    pub fn retire(&self) {
+        for link in self.links() {
+            link.retire();
+        }
+        for shard in &self.shards {
+            let _closed = shard.retain(|_, _| false);
+        }
+    }
+
+    /// Closes connections that were idle for too long, and opens up to `min_idle`. To be called now
+    /// and then, on the worker whose shard it is.
+    pub async fn tend(&self, worker: usize) {
+        let Some(shard) = self.shards.get(worker) else {
+            return;
+        };
+        let limit = self.limits.idle_timeout;
+        let mut keep = self.limits.min_idle;
+        let _closed = shard.retain(|server, _| {
+            if keep > 0 {
+                keep -= 1;
+                return true;
+            }
+            limit.is_zero() || server.idle_since.elapsed() < limit
+        });
+        if worker == 0 {
+            let mut leases = Vec::new();
+            while leases.len() < self.limits.min_idle
+                && self.shared.open.load(Ordering::Relaxed) < self.limits.min_idle
+            {
+                match self.acquire(worker).await {
+                    Ok(lease) => leases.push(lease),
+                    Err(_) => break,
+                }
+            }
+            leases.into_iter().for_each(Lease::give_back);
+        }
+    }
+
+    /// Server connections that are open, lent or idle.
+    pub fn links(&self) -> Vec<Arc<Link>> {
+        let links = self
+            .shared
+            .links
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
+        links.iter().filter_map(Weak::upgrade).collect()
+    }
+}
+
+struct Waiting<'a>(&'a AtomicUsize);
+
+impl<'a> Waiting<'a> {
+    fn new(count: &'a AtomicUsize) -> Self {
+        count.fetch_add(1, Ordering::Relaxed);
+        Self(count)
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+impl Lease {
+    /// The connection is clean (nothing owed, no transaction): the next session may have it.
+    pub fn give_back(mut self) {
+        if let Some(mut object) = self.object.take() {
+            if object.link.is_doomed() || object.link.is_retired() || object.backend.spoiled {
+                self.discard(object);
+            } else {
+                // A clock's reading in whole ticks would do; this one costs no system call.
+                object.idle_since = Instant::now();
+                drop(object);
+            }
+        }
+    }
+
+    fn discard(&self, object: Object<Manager>) {
+        // Taking it out of the pool counts it out; dropping it closes the socket.
+        drop(Object::take(object));
+    }
+
+    /// The node at the other end.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.shared.node
+    }
+}
+
+impl std::ops::Deref for Lease {
+    type Target = Server;
+
+    #[expect(
+        clippy::expect_used,
+        reason = "only give_back and drop take the object, and both end the lease"
+    )]
+    fn deref(&self) -> &Server {
+        self.object
+            .as_ref()
+            .expect("a lease has its connection until it ends")
+    }
+}
+
+impl std::ops::DerefMut for Lease {
+    #[expect(
+        clippy::expect_used,
+        reason = "only give_back and drop take the object, and both end the lease"
+    )]
+    fn deref_mut(&mut self) -> &mut Server {
+        self.object
+            .as_mut()
+            .expect("a lease has its connection until it ends")
+    }
+}
+
+impl Drop for Lease {
+    fn drop(&mut self) {
+        if let Some(object) = self.object.take() {
+            self.discard(object);
+        }
+    }
+}
+
+impl fmt::Debug for Lease {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Lease")
+            .field("node", &self.shared.node)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Pool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pool")
+            .field("node", &self.node)
+            .field("status", &self.status())
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Display for AcquireError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Full { limit, waited } => write!(
+                f,
+                "all {limit} server connections of this pool were in use for {} ms",
+                waited.as_millis()
+            ),
+            Self::Connect(error) => write!(f, "{error}"),
+            Self::Closed => f.write_str("the pool is closed"),
+        }
+    }
+}
+
+impl std::error::Error for AcquireError {}

@@ -1,4 +1,313 @@
 //! Clients: how they are let in, and what they are served.
+//!
+//! [`Proxy`] is what all clients of one proxy share. `serve` runs it: listeners, workers, signals.
+//! `login` lets a client in, `client` is its task, `exchange` one request's way to a server and
+//! back, `lend` how it gets a server connection, `answer` what needs none, `observe` how a server
+//! connection's state is read.
+//!
+//! **Invariants.** One task serves a client and drives its server connection; there is no channel
+//! between the two. Nothing here is global: two proxies can live in one process. This folder never
+//! decides where a request goes ([`crate::routing`]) nor what a text is ([`crate::sql`]).
 
+mod answer;
 pub mod authenticate;
+mod client;
+mod clients;
+mod console;
+mod exchange;
 pub mod handshake;
+mod inspect;
+mod lend;
+mod login;
+mod observe;
+mod scratch;
+mod serve;
+mod tenant;
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
+    },
+    time::{Duration, Instant as StdInstant},
+};
+
+use arc_swap::{ArcSwap, Guard};
+use tokio::time::Instant;
+use tokio_util::{sync::CancellationToken, task::TaskTracker};
+
+pub use console::{ConsoleClient, ConsoleServer, ConsoleStream, DATABASES as CONSOLE_DATABASES};
+pub use serve::{Reload, Running, StartError};
+
+use crate::{
+    cluster::{NodeId, Role, Seen},
+    config::settings::Settings as Config,
+    error::{Fault, Visible},
+    metrics::{Metrics, WorkerMetrics},
+    monitor::Monitor,
+    net::Dialer,
+    pool::{Lease, connect},
+    protocol::{SqlState, scram::Key},
+    routing::{Consistency, Policy, ReadFallback, Reason, Route, Target},
+    session::prepared::Statements,
+    sql::{Class, Lexing, Traits, Why},
+};
+use authenticate::Authenticator;
+use clients::Clients;
+use tenant::{Database, Tenant};
+
+/// What all clients of one proxy share.
+pub struct Proxy {
+    config: ArcSwap<Config>,
+    authenticator: ArcSwap<Authenticator>,
+    pub(crate) monitor: Arc<Monitor>,
+    metrics: Arc<Metrics>,
+    /// By worker.
+    worker_metrics: Box<[Arc<WorkerMetrics>]>,
+    dialers: Box<[Dialer]>,
+    tenants: Mutex<Tenants>,
+    clients: Clients,
+    next_session: AtomicU32,
+    statements: Statements,
+    /// Requests in flight, by node.
+    in_flight: Box<[AtomicU32]>,
+    /// What any session has written, for `consistency = "global"`.
+    written: Mutex<Seen>,
+    /// Requests that wait for a primary.
+    held: AtomicUsize,
+    connected: AtomicUsize,
+    workers: usize,
+    reload: Reload,
+    stopping: AtomicBool,
+    /// Cancelled when new clients are no longer taken.
+    stop: CancellationToken,
+    tasks: TaskTracker,
+}
+
+#[derive(Default)]
+struct Tenants {
+    databases: HashMap<Box<str>, Arc<Database>>,
+    by_name: HashMap<(Box<str>, Box<str>), Arc<Tenant>>,
+}
+
+/// A cancel is waited for so long.
+const CANCEL: Duration = Duration::from_secs(5);
+/// A statement that conflicted with recovery stays on the primary for so long.
+const LEAN: Duration = Duration::from_secs(60);
+/// Databases that a `*` entry may bring to life.
+const DATABASES: usize = 1024;
+
+impl Proxy {
+    pub(super) fn settings(&self) -> Guard<Arc<Config>> {
+        self.config.load()
+    }
+
+    /// Its counters.
+    pub fn all_metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    #[expect(clippy::expect_used, reason = "there is a shard for every worker")]
+    fn metrics(&self, worker: usize) -> &WorkerMetrics {
+        self.worker_metrics
+            .get(worker)
+            .or_else(|| self.worker_metrics.first())
+            .expect("there is at least one worker")
+    }
+
+    pub(super) fn is_stopping(&self) -> bool {
+        self.stopping.load(Ordering::Acquire)
+    }
+
+    // Tenants.
+
+    fn tenants(&self) -> MutexGuard<'_, Tenants> {
+        self.tenants.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The database and user that a client asks for, if they are configured.
+    fn tenant(&self, database: &str, user: &str, key: Option<Key>) -> Option<Arc<Tenant>> {
+        let config = self.settings();
+        let entry = config.database(database)?;
+        let account = config.user(user)?;
+        let mut tenants = self.tenants();
+        if let Some(known) = tenants
+            .by_name
+            .get(&(database.into(), user.into()) as &(Box<str>, Box<str>))
+        {
+            return Some(Arc::clone(known));
+        }
+        if tenants.databases.len() >= DATABASES {
+            return None;
+        }
+        let shared = tenants.databases.entry(database.into()).or_insert_with(|| {
+            let dbname = entry.dbname.as_deref().unwrap_or(database);
+            let catalogue = self.monitor.catalogue_slot(dbname);
+            Arc::new(Database::new(database, dbname, self.workers, catalogue))
+        });
+        let credentials = connect::Credentials::of(account, key);
+        let tenant = Arc::new(Tenant::new(
+            &config,
+            entry,
+            Arc::clone(shared),
+            account,
+            &credentials,
+            &self.dialers,
+            self.workers,
+        ));
+        tenants
+            .by_name
+            .insert((database.into(), user.into()), Arc::clone(&tenant));
+        Some(tenant)
+    }
+
+    fn all_tenants(&self) -> Vec<Arc<Tenant>> {
+        self.tenants().by_name.values().cloned().collect()
+    }
+
+    // Routing's surroundings.
+
+    fn in_flight(&self, node: NodeId) -> u32 {
+        self.in_flight
+            .get(node.index())
+            .map_or(0, |count| count.load(Ordering::Relaxed))
+    }
+
+    /// Counts a request in flight while the guard lives.
+    fn enter(&self, node: NodeId) -> InFlight<'_> {
+        let count = self.in_flight.get(node.index());
+        if let Some(count) = count {
+            count.fetch_add(1, Ordering::Relaxed);
+        }
+        InFlight(count)
+    }
+
+    /// Somebody waits for replicas to catch up: newer positions are needed.
+    fn want_samples(&self) {
+        for node in &self.monitor.view().nodes {
+            if matches!(node.role, Role::Primary | Role::Replica) {
+                self.monitor.want_sample(node.id);
+            }
+        }
+    }
+
+    /// Something that may have written was acknowledged.
+    fn wrote(&self, epoch: u64, node: NodeId, at: StdInstant, policy: &Policy) {
+        if policy.consistency == Consistency::Global {
+            self.written().on_primary(epoch, node, at);
+        }
+    }
+
+    fn written(&self) -> MutexGuard<'_, Seen> {
+        self.written.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What any session has written, where that matters.
+    fn seen_by_all(&self, consistency: Consistency) -> Seen {
+        if consistency == Consistency::Global {
+            *self.written()
+        } else {
+            Seen::default()
+        }
+    }
+
+    /// `read_fallback = "error"`: no read on the primary in a replica's place.
+    fn or_no_fallback(&self, route: Route, policy: &Policy) -> Result<Route, Visible> {
+        let fallback = matches!(
+            route.reason,
+            Reason::Lag | Reason::NoReplica | Reason::Watermark
+        ) && route.target == Target::Primary;
+        if fallback && policy.read_fallback == ReadFallback::Error {
+            return Err(Visible::error(
+                Fault::Node,
+                SqlState::CANNOT_CONNECT_NOW,
+                format!("no replica can serve this read ({})", route.reason.name()),
+            )
+            .hint("routing.read_fallback = \"primary\" would let the primary serve it"));
+        }
+        Ok(route)
+    }
+
+    /// A replica has refused a text that was taken for a read.
+    fn learn(
+        &self,
+        tenant: &Tenant,
+        worker: usize,
+        text: &[u8],
+        lexing: Lexing,
+        sqlstate: SqlState,
+    ) {
+        let Some(mut classes) = tenant.database.classes(worker) else {
+            return;
+        };
+        match &sqlstate.0 {
+            b"25006" => {
+                classes.correct(text, lexing, Class::primary(Why::Write, Traits::OBSERVE));
+            }
+            b"40001" | b"40P01" => {
+                classes.lean(text, lexing, Instant::now().into_std() + LEAN);
+            }
+            _ => {}
+        }
+    }
+
+    // Cancelling.
+
+    /// Its client has left while a request was running: the request is cancelled, the connection
+    /// closed. PostgreSQL rolls back what was open.
+    fn abandon(self: &Arc<Self>, lease: Lease) {
+        let link = Arc::clone(&lease.link);
+        drop(lease);
+        let proxy = Arc::clone(self);
+        self.tasks
+            .spawn(async move { proxy.send_cancel(&link).await });
+    }
+
+    async fn send_cancel(&self, link: &crate::pool::Link) {
+        let Some(dialer) = self.dialers.get(link.node.index()) else {
+            return;
+        };
+        let deadline = Instant::now() + CANCEL;
+        if let Err(error) = connect::cancel(dialer, &link.cancel, deadline).await {
+            tracing::warn!(node = self.monitor.name(link.node), %error, "cancel request not delivered");
+        }
+    }
+}
+
+struct InFlight<'a>(Option<&'a AtomicU32>);
+
+impl Drop for InFlight<'_> {
+    fn drop(&mut self) {
+        if let Some(count) = self.0 {
+            count.fetch_sub(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// Every byte below 0x80 is that ASCII character (PostgreSQL manual, "Character Set Support": the
+/// others are client-only encodings).
+fn is_ascii_safe(encoding: &[u8]) -> bool {
+    const UNSAFE: [&[u8]; 8] = [
+        b"BIG5",
+        b"GB18030",
+        b"GBK",
+        b"JOHAB",
+        b"SJIS",
+        b"SHIFT_JIS_2004",
+        b"SHIFTJIS",
+        b"UHC",
+    ];
+    !UNSAFE
+        .iter()
+        .any(|name| name.eq_ignore_ascii_case(encoding))
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy")
+            .field("clients", &self.clients)
+            .finish_non_exhaustive()
+    }
+}

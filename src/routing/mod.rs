@@ -1,13 +1,27 @@
 //! Where a request goes: statement class + session + cluster view → [`Route`].
 //!
-//! One pure function; the reason inside the route is the log field, the metric label, what
-//! `explain` prints and what tests assert.
+//! One pure function, [`route`]; the reason inside the route is the log field, the metric label,
+//! what `explain` prints and what tests assert.
+//!
+//! **Invariant**: unsure means primary. A replica is chosen only for a text that is proven to be a
+//! read (or that a hint vouches for), and only one that is up, within the lag limits and has
+//! replayed what the session must see.
 
+mod balance;
+mod policy;
 mod reason;
 
+use std::time::Duration;
+
+pub use balance::Random;
+pub use policy::{Balance, Consistency, Policy, ReadFallback, RouteOverride, RoutingMode};
 pub use reason::Reason;
 
-use crate::cluster::NodeId;
+use crate::{
+    cluster::{NodeId, Seen, View},
+    session::Own,
+    sql::{Access, Begin, Class, Hint, Isolation, Traits, Why},
+};
 
 /// A decision, with its reason.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -23,4 +37,135 @@ pub enum Target {
     /// Whichever node is the primary when a connection is taken.
     Primary,
     Replica(NodeId),
+}
+
+impl Route {
+    fn primary(reason: Reason) -> Self {
+        Self {
+            target: Target::Primary,
+            reason,
+        }
+    }
+}
+
+/// What is asked for.
+#[derive(Clone, Copy, Debug)]
+pub struct Ask<'a> {
+    pub class: Class,
+    /// The modes of the transaction that this request opens, if it opens one.
+    pub begin: Option<Begin>,
+    /// The session's default for transactions: `default_transaction_read_only`.
+    pub read_only_session: bool,
+    /// The request ends in a Flush, or is passed on in parts.
+    pub unfinished: Option<Reason>,
+    /// The statement conflicted with recovery lately.
+    pub leaning: bool,
+    pub own: &'a Own,
+    pub seen: &'a Seen,
+    /// What other sessions have written, for [`Consistency::Global`].
+    pub seen_by_all: &'a Seen,
+    /// Nodes that have failed this request already.
+    pub avoid: &'a [NodeId],
+}
+
+/// Decides. `in_flight` tells how many requests a node is serving.
+pub fn route(
+    ask: &Ask<'_>,
+    policy: &Policy,
+    view: &View,
+    in_flight: impl Fn(NodeId) -> u32,
+    random: Random,
+) -> Route {
+    let reason = match wish(ask, policy) {
+        Wish::Primary(reason) => return Route::primary(reason),
+        Wish::Replica(reason) => reason,
+    };
+    if policy.mode == RoutingMode::Shadow {
+        return Route::primary(Reason::Shadow);
+    }
+    balance::choose(ask, policy, view, in_flight, random, reason)
+}
+
+/// What the request and the settings want, whatever the cluster's state.
+enum Wish {
+    Primary(Reason),
+    Replica(Reason),
+}
+
+fn wish(ask: &Ask<'_>, policy: &Policy) -> Wish {
+    let class = ask.class;
+    if let Some(reason) = ask.unfinished {
+        return Wish::Primary(reason);
+    }
+    if class.hint == Some(Hint::Primary) {
+        return Wish::Primary(Reason::Hint);
+    }
+    if let Some(modes) = ask.begin {
+        let read_only = modes.read_only.unwrap_or(ask.read_only_session);
+        if !read_only || modes.isolation == Some(Isolation::Serializable) {
+            return Wish::Primary(Reason::Transaction);
+        }
+    }
+    let hinted = class.hint == Some(Hint::Replica);
+    let reason = match class.access {
+        Access::Read if ask.begin.is_some() => Reason::ReadOnlyTransaction,
+        Access::Read => Reason::Read,
+        Access::Anywhere if ask.begin.is_some() && class.traits.has(Traits::PURE_READ) => {
+            Reason::ReadOnlyTransaction
+        }
+        Access::Anywhere if class.traits.has(Traits::PURE_READ) => Reason::Read,
+        Access::Anywhere => return Wish::Primary(Reason::Statement(Why::Session)),
+        Access::Primary(why) if hinted && may_be_vouched_for(why) => Reason::Hint,
+        Access::Primary(why) => return Wish::Primary(Reason::Statement(why)),
+    };
+    if ask.leaning {
+        return Wish::Primary(Reason::RecoveryConflict);
+    }
+    if hinted {
+        return Wish::Replica(Reason::Hint);
+    }
+    match (ask.own.route.unwrap_or(policy.route), policy.mode) {
+        (RouteOverride::Primary, _) => Wish::Primary(Reason::Override),
+        (RouteOverride::Replica, _) => Wish::Replica(Reason::Override),
+        (RouteOverride::Auto, RoutingMode::Primary) => Wish::Primary(Reason::Mode),
+        (RouteOverride::Auto, RoutingMode::Split | RoutingMode::Shadow) => Wish::Replica(reason),
+    }
+}
+
+/// A hint may vouch for what couldn't be proven, never for what is known to write.
+fn may_be_vouched_for(why: Why) -> bool {
+    match why {
+        Why::Function
+        | Why::UnknownFunction
+        | Why::View
+        | Why::NodeLocal
+        | Why::UnknownRelation
+        | Why::Unparsable
+        | Why::TooLong
+        | Why::NoCatalogue => true,
+        Why::Write
+        | Why::Ddl
+        | Why::Utility
+        | Why::Procedure
+        | Why::RowLock
+        | Why::Into
+        | Why::Session
+        | Why::Transaction
+        | Why::Recovery
+        | Why::Hint => false,
+    }
+}
+
+impl Ask<'_> {
+    fn consistency(&self, policy: &Policy) -> Consistency {
+        self.own.consistency.unwrap_or(policy.consistency)
+    }
+
+    fn max_lag(&self, policy: &Policy) -> Duration {
+        self.own
+            .max_lag
+            .as_deref()
+            .copied()
+            .unwrap_or(policy.max_lag)
+    }
 }

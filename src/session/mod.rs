@@ -1,1 +1,161 @@
-//! (to come)
+//! What a session is, as data: transaction, owed replies, prepared statements, settings, pins,
+//! causality.
+//!
+//! Pure. This folder never waits, never reads a socket and never chooses a node.
+
+pub mod backend;
+pub mod effects;
+pub mod emit;
+pub mod own;
+pub mod pins;
+pub mod prepared;
+pub mod replies;
+pub mod request;
+pub mod settings;
+pub mod transaction;
+
+use std::sync::Arc;
+
+pub use own::Own;
+pub use pins::{Pin, Pins};
+pub use transaction::Transaction;
+
+use crate::{cluster::Seen, sql::Lexing};
+use prepared::Names;
+use settings::{Settings, Tracker, Value};
+
+/// One client's session.
+#[derive(Debug)]
+pub struct Session {
+    /// Tells it from the other sessions of the process.
+    pub number: u32,
+    pub transaction: Transaction,
+    pub settings: Tracker,
+    /// Made when the first statement is prepared by name.
+    names: Option<Box<Names>>,
+    pub unnamed: Unnamed,
+    pub lexing: Lexing,
+    pub pins: Pins,
+    pub seen: Seen,
+    pub own: Own,
+    /// Messages were sent since the last Sync: the server is in an implicit transaction.
+    pub unsynced: bool,
+    /// Something ran since the last look at the backend that may have changed its state unseen.
+    pub suspect: bool,
+}
+
+impl Session {
+    /// A session right after its login.
+    #[must_use]
+    pub fn new(number: u32, base: Arc<Settings>, lexing: Lexing) -> Self {
+        Self {
+            number,
+            transaction: Transaction::Idle,
+            settings: Tracker::new(base),
+            names: None,
+            unnamed: Unnamed::default(),
+            lexing,
+            pins: Pins::default(),
+            seen: Seen::default(),
+            own: Own::default(),
+            unsynced: false,
+            suspect: false,
+        }
+    }
+
+    /// Tells the session's unnamed statement from all others; `None` when there is none.
+    #[must_use]
+    pub fn stamp(&self) -> Option<Stamp> {
+        (self.unnamed.passed || !self.unnamed.parse.is_empty()).then_some(Stamp {
+            session: self.number,
+            count: self.unnamed.count,
+        })
+    }
+
+    /// `default_transaction_read_only` as the session has set it.
+    #[must_use]
+    pub fn is_read_only_by_default(&self) -> bool {
+        let current = self.settings.current();
+        if current.is_empty() {
+            return false;
+        }
+        let Some(Value::Sql(value) | Value::Text(value)) =
+            current.get("default_transaction_read_only")
+        else {
+            return false;
+        };
+        let word = value.trim_matches('\'').to_ascii_lowercase();
+        matches!(word.as_str(), "on" | "true" | "yes" | "1" | "t" | "y")
+    }
+
+    /// The session's names of prepared statements.
+    pub fn names(&mut self) -> &mut Names {
+        self.names.get_or_insert_with(Box::default)
+    }
+
+    /// The same, if there ever were any.
+    pub fn known_names(&mut self) -> Option<&mut Names> {
+        self.names.as_deref_mut()
+    }
+}
+
+/// The session's unnamed statement: the body of its Parse, kept for the case that a later Bind
+/// meets another server connection.
+#[derive(Debug, Default)]
+pub struct Unnamed {
+    /// Zero bytes: there is none.
+    parse: Vec<u8>,
+    /// How many this session has parsed.
+    count: u32,
+    /// There is one that was too long to be kept.
+    passed: bool,
+}
+
+/// Tells one unnamed statement from every other session's and from earlier ones of its session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    session: u32,
+    count: u32,
+}
+
+/// Texts longer than this are not kept from one request to the next in a session at rest.
+const UNNAMED_CAPACITY: usize = 4096;
+
+impl Unnamed {
+    fn set(&mut self, body: &[u8]) {
+        self.parse.clear();
+        if self.parse.capacity() > UNNAMED_CAPACITY && body.len() <= UNNAMED_CAPACITY {
+            self.parse = Vec::new();
+        }
+        self.parse.extend_from_slice(body);
+        self.count = self.count.wrapping_add(1);
+        self.passed = false;
+    }
+
+    /// A Parse too long to be kept was passed on.
+    fn pass(&mut self) {
+        self.clear();
+        self.count = self.count.wrapping_add(1);
+        self.passed = true;
+    }
+
+    /// There is none any more.
+    pub fn clear(&mut self) {
+        self.parse.clear();
+        self.passed = false;
+    }
+
+    /// The body of its Parse message; empty when there is none.
+    #[must_use]
+    pub fn parse(&self) -> &[u8] {
+        &self.parse
+    }
+
+    /// Its query text.
+    #[must_use]
+    pub fn text(&self) -> Option<&[u8]> {
+        crate::protocol::frontend::Parse::read(&self.parse)
+            .ok()
+            .map(|parse| parse.text)
+    }
+}

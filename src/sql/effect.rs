@@ -21,6 +21,7 @@ pub enum Effect {
     Begin(super::Begin),
     /// COMMIT or END; PREPARE TRANSACTION ends the transaction likewise.
     Commit {
+        /// AND CHAIN: another transaction begins at once.
         chain: bool,
     },
     Rollback {
@@ -31,7 +32,7 @@ pub enum Effect {
     Release(Box<str>),
     /// SQL-level PREPARE.
     Prepare(Box<str>),
-    /// SQL-level EXECUTE.
+    /// SQL-level EXECUTE, also within EXPLAIN or CREATE TABLE … AS.
     Execute(Box<str>),
     /// DEALLOCATE of one name, or of all.
     Deallocate(Option<Box<str>>),
@@ -46,10 +47,11 @@ pub enum Effect {
         hold: bool,
     },
     CloseCursor,
-    /// `SET pgsplit.key = value`; the default when `None`.
+    /// `SET pgsplit.key = value`, the value without quotes; the default when `None`.
     OwnSet {
         key: Box<str>,
         value: Option<Box<str>>,
+        scope: Scope,
     },
     /// `SHOW pgsplit.key`.
     OwnShow(Box<str>),
@@ -64,7 +66,9 @@ pub type SessionKey = Box<str>;
 pub enum SettingValue {
     /// TO DEFAULT, RESET, LOCAL (of time zones).
     Default,
-    /// The part of the statement behind TO or `=`, as SQL that `SET name TO …` accepts again.
+    /// The part of the statement behind TO or `=`, as SQL that `SET name TO …` accepts again,
+    /// whatever that session's `standard_conforming_strings`: one or more words, names, numbers
+    /// and strings, in one spelling each.
     Sql(Box<str>),
 }
 

@@ -1,0 +1,34 @@
+# The two commands of the README are `make demo` and `make test`; both set up what is missing.
+
+# End-to-end tests mostly wait: more of them than cores may run at a time.
+E2E_THREADS ?= 4
+
+.PHONY: demo test lint bench setup
+
+# A primary, two replicas and pgsplit before them. ARGS: --replicas N, --port P, --load, --keep.
+demo:
+	@tests/setup.sh server
+	@cargo build --release
+	@$${CARGO_TARGET_DIR:-target}/release/pgsplit demo $(ARGS)
+
+# Every test. Nextest runs each test in a process of its own, which end-to-end tests don't want:
+# they share a cluster (.config/nextest.toml leaves them out).
+test: setup
+	@if cargo nextest --version >/dev/null 2>&1; then \
+	    cargo nextest run && cargo test --doc && \
+	    cargo test --test e2e -- --test-threads=$(E2E_THREADS); \
+	else \
+	    cargo test -- --test-threads=$(E2E_THREADS); \
+	fi
+
+setup:
+	@tests/setup.sh
+
+lint:
+	cargo fmt --check
+	cargo clippy --all-targets -- -D warnings
+
+# Criterion benches of the pure parts; then pgsplit beside PgBouncer and beside no proxy.
+bench:
+	@tests/setup.sh bench
+	cargo bench --benches $(if $(ARGS),--bench compare -- $(ARGS))

@@ -1,0 +1,365 @@
+//! Requests that need no server: answered here, bit for bit as PostgreSQL would.
+
+use super::{client::Task, scratch::Scratch};
+use crate::{
+    config::settings::PoolMode,
+    error::{Fault, Visible},
+    protocol::{
+        SqlState,
+        backend::{Status, tag},
+        frame::{HEADER, Header},
+        frontend::{Object, Parse, Target, tag as front},
+        write,
+    },
+    session::{
+        Transaction, own,
+        request::{End, Request, Work},
+    },
+    sql::{self, Begin, Effect, Kind, Traits},
+};
+
+/// Answers the request if no server is needed for it; whether it did.
+pub(super) fn answered(task: &mut Task, request: &Request, scratch: &mut Scratch) -> bool {
+    if task.session.unsynced || request.oversize {
+        return false;
+    }
+    if task.session.transaction == Transaction::Lost {
+        return in_lost_transaction(task, request, scratch);
+    }
+    let done = match request.query.clone() {
+        Some(range) => {
+            let Some(text) = scratch.client_in.filled().get(range) else {
+                return false;
+            };
+            simple(task, request, text, &mut scratch.to_client.bytes)
+        }
+        None if request.end == End::Sync && request.work == Work::Nothing => {
+            idle(task, request, scratch);
+            true
+        }
+        None if request.end == End::Sync && request.class.kind == Kind::Own => {
+            own_extended(task, request, scratch)
+        }
+        None => false,
+    };
+    if done {
+        task.proxy.metrics(task.worker).answered();
+    }
+    done
+}
+
+fn simple(task: &mut Task, request: &Request, text: &[u8], out: &mut Vec<u8>) -> bool {
+    let deferred = matches!(task.session.transaction, Transaction::Deferred { .. });
+    let idle = task.session.transaction == Transaction::Idle;
+    match request.class.kind {
+        Kind::Empty if idle || deferred => {
+            write::bare(out, tag::EMPTY_QUERY_RESPONSE);
+        }
+        Kind::Begin(_) if task.tenant.mode == PoolMode::Statement => {
+            let error = Visible::error(
+                Fault::Client,
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "transaction blocks are not allowed with pool.mode = \"statement\"",
+            );
+            write::error(out, &error);
+        }
+        Kind::Begin(modes) if idle => {
+            write::command_complete(
+                out,
+                if modes.start {
+                    "START TRANSACTION"
+                } else {
+                    "BEGIN"
+                },
+            );
+            task.session.transaction = Transaction::Deferred {
+                modes,
+                text: text.into(),
+            };
+        }
+        Kind::Commit if deferred => {
+            write::command_complete(out, "COMMIT");
+            task.session.transaction = Transaction::Idle;
+        }
+        Kind::Rollback if deferred => {
+            write::command_complete(out, "ROLLBACK");
+            task.session.transaction = Transaction::Idle;
+        }
+        Kind::Own if idle || deferred => match own_effect(text, task) {
+            Some(effect) => own_statement(task, &effect, out),
+            None => return false,
+        },
+        _ if request.class.traits.has(Traits::SQL_PREPARED) && (idle || deferred) => {
+            if !deallocated(task, text) {
+                return false;
+            }
+            write::command_complete(out, "DEALLOCATE");
+        }
+        Kind::Empty
+        | Kind::Begin(_)
+        | Kind::Commit
+        | Kind::Rollback
+        | Kind::Own
+        | Kind::Single
+        | Kind::Several => return false,
+    }
+    // A simple Query drops the unnamed statement.
+    task.session.unnamed.clear();
+    write::ready_for_query(out, task.session.transaction.status());
+    true
+}
+
+/// DEALLOCATE of a name that the session has prepared through the protocol: servers know it by
+/// another one.
+fn deallocated(task: &mut Task, text: &[u8]) -> bool {
+    let Some(effects) = sql::effects(text, task.session.lexing) else {
+        return false;
+    };
+    let [Effect::Deallocate(Some(name))] = effects.as_slice() else {
+        return false;
+    };
+    task.session
+        .known_names()
+        .is_some_and(|names| names.remove(name.as_bytes()))
+}
+
+/// Only Close of statements and Sync: nothing that a server knows of.
+fn idle(task: &mut Task, request: &Request, scratch: &mut Scratch) {
+    let frames = scratch
+        .client_in
+        .filled()
+        .get(..request.len)
+        .unwrap_or_default();
+    let out = &mut scratch.to_client.bytes;
+    let mut at = 0;
+    while let Ok(Some(header)) = Header::parse(frames.get(at..).unwrap_or_default()) {
+        if header.tag == front::CLOSE {
+            write::bare(out, tag::CLOSE_COMPLETE);
+        }
+        at += header.len;
+    }
+    if let Some(names) = task.session.known_names() {
+        names.settle();
+    }
+    write::ready_for_query(out, task.session.transaction.status());
+}
+
+/// The server connection of the open transaction is gone: as in any failed transaction, only its
+/// end is carried out.
+fn in_lost_transaction(task: &mut Task, request: &Request, scratch: &mut Scratch) -> bool {
+    let ends = matches!(request.class.kind, Kind::Commit | Kind::Rollback);
+    if ends && request.query.is_some() {
+        task.session.transaction = Transaction::Idle;
+        let out = &mut scratch.to_client.bytes;
+        write::command_complete(out, "ROLLBACK");
+        write::ready_for_query(out, Status::Idle);
+        return true;
+    }
+    if ends && request.end == End::Sync {
+        task.session.transaction = Transaction::Idle;
+        acknowledge(
+            request,
+            scratch,
+            |out| write::command_complete(out, "ROLLBACK"),
+            None,
+        );
+        write::ready_for_query(&mut scratch.to_client.bytes, Status::Idle);
+        return true;
+    }
+    if request.end == End::Sync && request.work == Work::Nothing {
+        idle(task, request, scratch);
+        return true;
+    }
+    let error = Visible::error(
+        Fault::Node,
+        SqlState::IN_FAILED_SQL_TRANSACTION,
+        "current transaction is aborted, commands ignored until end of transaction block",
+    );
+    task.answer_error(request, &error, scratch);
+    true
+}
+
+/// The modes of a transaction that was answered but not opened, and is now to be opened by
+/// `SET TRANSACTION`.
+pub(super) fn merged(modes: Begin, text: Option<&[u8]>, lexing: sql::Lexing) -> Begin {
+    let effects = text
+        .and_then(|text| sql::effects(text, lexing))
+        .unwrap_or_default();
+    effects.iter().fold(modes, |modes, effect| match effect {
+        Effect::SetTransaction(more) => Begin {
+            read_only: more.read_only.or(modes.read_only),
+            isolation: more.isolation.or(modes.isolation),
+            deferrable: more.deferrable.or(modes.deferrable),
+            start: modes.start,
+        },
+        _ => modes,
+    })
+}
+
+// SET, RESET and SHOW of `pgsplit.*`.
+
+fn own_effect(text: &[u8], task: &Task) -> Option<Effect> {
+    let effects = sql::effects(text, task.session.lexing)?;
+    effects
+        .into_iter()
+        .find(|effect| matches!(effect, Effect::OwnSet { .. } | Effect::OwnShow(_)))
+}
+
+fn own_statement(task: &mut Task, effect: &Effect, out: &mut Vec<u8>) {
+    match effect {
+        Effect::OwnSet {
+            key,
+            value,
+            scope: _,
+        } => {
+            let session = &mut task.session;
+            match session.own.set(key, value.as_deref(), &mut session.seen) {
+                Ok(()) => write::command_complete(out, "SET"),
+                Err(invalid) => write::error(out, &visible(&invalid)),
+            }
+        }
+        Effect::OwnShow(key) => match shown(task, key) {
+            Ok(value) => {
+                write::text_row(out, &format!("pgsplit.{key}"), &value);
+                write::command_complete(out, "SHOW");
+            }
+            Err(invalid) => write::error(out, &visible(&invalid)),
+        },
+        _ => {}
+    }
+}
+
+fn visible(invalid: &own::Invalid) -> Visible {
+    let sqlstate = match invalid {
+        own::Invalid::Key(_) => SqlState::UNDEFINED_OBJECT,
+        own::Invalid::Value { .. } => SqlState::INVALID_PARAMETER_VALUE,
+        own::Invalid::ReadOnly(_) => SqlState::CANT_CHANGE_RUNTIME_PARAM,
+    };
+    Visible::error(Fault::Client, sqlstate, invalid.to_string())
+}
+
+fn shown(task: &Task, key: &str) -> Result<String, own::Invalid> {
+    let (own, policy) = (&task.session.own, &task.tenant.policy);
+    Ok(match key {
+        "route" => own::route_name(own.route.unwrap_or(policy.route)).to_owned(),
+        "consistency" => {
+            own::consistency_name(own.consistency.unwrap_or(policy.consistency)).to_owned()
+        }
+        "max_lag" => {
+            format!(
+                "{}ms",
+                own.max_lag
+                    .as_deref()
+                    .copied()
+                    .unwrap_or(policy.max_lag)
+                    .as_millis()
+            )
+        }
+        "min_lsn" => task
+            .session
+            .seen
+            .min_lsn()
+            .map(|lsn| lsn.to_string())
+            .unwrap_or_default(),
+        // A bound of all that the session has seen: the newest LSN that is known, if no sample
+        // taken since tells more. Empty when none is known.
+        "last_lsn" => {
+            let view = task.proxy.monitor.view();
+            match task.session.seen.watermark(&view) {
+                Ok(lsn) => lsn.map(|lsn| lsn.to_string()).unwrap_or_default(),
+                Err(_unsampled) => {
+                    task.proxy.want_samples();
+                    String::new()
+                }
+            }
+        }
+        other => return Err(own::Invalid::Key(other.to_owned())),
+    })
+}
+
+fn own_extended(task: &mut Task, request: &Request, scratch: &mut Scratch) -> bool {
+    let frames = scratch
+        .client_in
+        .filled()
+        .get(..request.len)
+        .unwrap_or_default();
+    let Some(text) = parsed_text(frames).map(<[u8]>::to_vec) else {
+        return false;
+    };
+    let Some(effect) = own_effect(&text, task) else {
+        return false;
+    };
+    let mut rows = Vec::new();
+    own_statement(task, &effect, &mut rows);
+    if rows.first() == Some(&tag::ERROR_RESPONSE) {
+        scratch.to_client.bytes.extend_from_slice(&rows);
+    } else {
+        // RowDescription answers Describe, the rest answers Execute.
+        let description = match Header::parse(&rows) {
+            Ok(Some(header)) if header.tag == tag::ROW_DESCRIPTION => {
+                rows.drain(..header.len).collect()
+            }
+            _ => Vec::new(),
+        };
+        acknowledge(
+            request,
+            scratch,
+            |out| out.extend_from_slice(&rows),
+            Some(description),
+        );
+    }
+    write::ready_for_query(
+        &mut scratch.to_client.bytes,
+        task.session.transaction.status(),
+    );
+    true
+}
+
+fn parsed_text(frames: &[u8]) -> Option<&[u8]> {
+    let header = Header::parse(frames).ok()??;
+    if header.tag != front::PARSE {
+        return None;
+    }
+    let parse = Parse::read(frames.get(HEADER..header.len)?).ok()?;
+    parse.name.is_empty().then_some(parse.text)
+}
+
+/// Acknowledges each frame of an extended request; `execute` writes what answers Execute.
+fn acknowledge(
+    request: &Request,
+    scratch: &mut Scratch,
+    execute: impl Fn(&mut Vec<u8>),
+    description: Option<Vec<u8>>,
+) {
+    let frames = scratch
+        .client_in
+        .filled()
+        .get(..request.len)
+        .unwrap_or_default();
+    let out = &mut scratch.to_client.bytes;
+    let mut at = 0;
+    while let Ok(Some(header)) = Header::parse(frames.get(at..).unwrap_or_default()) {
+        let body = frames.get(at + HEADER..at + header.len).unwrap_or_default();
+        match header.tag {
+            front::PARSE => write::bare(out, tag::PARSE_COMPLETE),
+            front::BIND => write::bare(out, tag::BIND_COMPLETE),
+            front::CLOSE => write::bare(out, tag::CLOSE_COMPLETE),
+            front::EXECUTE => execute(out),
+            front::DESCRIBE => {
+                let statement = Target::read(header.tag, body)
+                    .is_ok_and(|target| target.object == Object::Statement);
+                if statement {
+                    write::frame(out, tag::PARAMETER_DESCRIPTION, |out| {
+                        out.extend_from_slice(&[0; 2]);
+                    });
+                }
+                match &description {
+                    Some(row) if !row.is_empty() => out.extend_from_slice(row),
+                    _ => write::bare(out, tag::NO_DATA),
+                }
+            }
+            _ => {}
+        }
+        at += header.len;
+    }
+}

@@ -1,0 +1,238 @@
+//! The clients of a proxy: found by their cancel keys, listed for operators.
+
+use std::{
+    collections::HashMap,
+    fmt,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+    },
+    time::Duration,
+};
+
+use tokio::{
+    sync::Notify,
+    time::{Instant, timeout},
+};
+
+use super::tenant::Tenant;
+use crate::{net::Peer, pool::Link, protocol::startup::CancelKey};
+
+/// What others may know of and do to a client while its task serves it.
+pub(super) struct Client {
+    /// What the client was given as its process id.
+    pub(super) id: u32,
+    key: Box<[u8]>,
+    pub(super) tenant: Arc<Tenant>,
+    pub(super) peer: Peer,
+    pub(super) since: Instant,
+    pub(super) application_name: Box<str>,
+    pub(super) tls: bool,
+    /// What its request is running on.
+    running: Mutex<Option<Arc<Link>>>,
+    /// Cancels that are on their way to `running`.
+    cancelling: AtomicUsize,
+    cancelled: Notify,
+    /// [`Activity`] as a number.
+    activity: AtomicU8,
+    /// An operator has ended it.
+    killed: AtomicBool,
+    pub(super) wake: Notify,
+}
+
+/// What a client is doing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub(super) enum Activity {
+    Idle = 0,
+    Active = 1,
+    Waiting = 2,
+    Held = 3,
+    InTransaction = 4,
+    Pinned = 5,
+}
+
+/// How long a server connection is kept back for a cancel that is on its way to it.
+const CANCEL_WAIT: Duration = Duration::from_secs(5);
+
+impl Client {
+    pub(super) fn new(
+        key: CancelKey,
+        tenant: Arc<Tenant>,
+        peer: Peer,
+        tls: bool,
+        application_name: &str,
+    ) -> Self {
+        Self {
+            id: key.pid,
+            key: key.key,
+            tenant,
+            peer,
+            tls,
+            since: Instant::now(),
+            application_name: application_name.into(),
+            running: Mutex::new(None),
+            cancelling: AtomicUsize::new(0),
+            cancelled: Notify::new(),
+            activity: AtomicU8::new(0),
+            killed: AtomicBool::new(false),
+            wake: Notify::new(),
+        }
+    }
+
+    /// BackendKeyData.
+    pub(super) fn write_key(&self, out: &mut Vec<u8>) {
+        crate::protocol::write::backend_key_data(out, self.id, &self.key);
+    }
+
+    fn running(&self) -> MutexGuard<'_, Option<Arc<Link>>> {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A request begins on this connection: cancels go there.
+    pub(super) fn runs_on(&self, link: &Arc<Link>) {
+        *self.running() = Some(Arc::clone(link));
+    }
+
+    /// The connection that it holds.
+    pub(super) fn link(&self) -> Option<Arc<Link>> {
+        self.running().clone()
+    }
+
+    /// The request has ended: no cancel is aimed at the connection any more, and none is on its
+    /// way when this returns. False: one may be, the connection must be closed.
+    pub(super) async fn ended(&self) -> bool {
+        *self.running() = None;
+        if self.cancelling.load(Ordering::Acquire) == 0 {
+            return true;
+        }
+        let arrived = async {
+            loop {
+                let notified = self.cancelled.notified();
+                if self.cancelling.load(Ordering::Acquire) == 0 {
+                    return;
+                }
+                notified.await;
+            }
+        };
+        timeout(CANCEL_WAIT, arrived).await.is_ok()
+    }
+
+    /// The connection to cancel, if a request is running. While the guard lives, the connection
+    /// isn't handed on.
+    fn cancel(self: Arc<Self>) -> Option<Cancelling> {
+        let running = self.running();
+        let link = Arc::clone(running.as_ref()?);
+        // Under the lock, so that `ended` sees it.
+        self.cancelling.fetch_add(1, Ordering::AcqRel);
+        drop(running);
+        Some(Cancelling { link, client: self })
+    }
+
+    pub(super) fn set_activity(&self, activity: Activity) {
+        self.activity.store(activity as u8, Ordering::Relaxed);
+    }
+
+    pub(super) fn activity(&self) -> Activity {
+        match self.activity.load(Ordering::Relaxed) {
+            1 => Activity::Active,
+            2 => Activity::Waiting,
+            3 => Activity::Held,
+            4 => Activity::InTransaction,
+            5 => Activity::Pinned,
+            _ => Activity::Idle,
+        }
+    }
+
+    /// Ends the client: at once when it is idle, else with its server connection.
+    pub(super) fn kill(&self) {
+        self.killed.store(true, Ordering::Release);
+        self.wake.notify_one();
+        if let Some(link) = self.link() {
+            link.doom();
+        }
+    }
+
+    pub(super) fn is_killed(&self) -> bool {
+        self.killed.load(Ordering::Acquire)
+    }
+}
+
+/// A cancel on its way.
+pub(super) struct Cancelling {
+    pub(super) link: Arc<Link>,
+    client: Arc<Client>,
+}
+
+impl Drop for Cancelling {
+    fn drop(&mut self) {
+        self.client.cancelling.fetch_sub(1, Ordering::AcqRel);
+        self.client.cancelled.notify_waiters();
+    }
+}
+
+/// See the module's description.
+#[derive(Default)]
+pub(super) struct Clients {
+    by_id: Mutex<HashMap<u32, Arc<Client>, foldhash::fast::RandomState>>,
+}
+
+impl Clients {
+    fn by_id(&self) -> MutexGuard<'_, HashMap<u32, Arc<Client>, foldhash::fast::RandomState>> {
+        self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Enters a client; false when its id is taken.
+    pub(super) fn enter(&self, client: &Arc<Client>) -> bool {
+        match self.by_id().entry(client.id) {
+            std::collections::hash_map::Entry::Occupied(_) => false,
+            std::collections::hash_map::Entry::Vacant(free) => {
+                free.insert(Arc::clone(client));
+                true
+            }
+        }
+    }
+
+    pub(super) fn leave(&self, id: u32) {
+        self.by_id().remove(&id);
+    }
+
+    /// How many there are.
+    pub(super) fn len(&self) -> usize {
+        self.by_id().len()
+    }
+
+    /// All of them.
+    pub(super) fn all(&self) -> Vec<Arc<Client>> {
+        self.by_id().values().cloned().collect()
+    }
+
+    /// One, by its id.
+    pub(super) fn get(&self, id: u32) -> Option<Arc<Client>> {
+        self.by_id().get(&id).cloned()
+    }
+
+    /// What a cancel request is aimed at, if its key is right and something runs.
+    pub(super) fn cancel(&self, key: &CancelKey) -> Option<Cancelling> {
+        let client = self.get(key.pid)?;
+        crate::protocol::scram::same(&client.key, &key.key)
+            .then_some(client)?
+            .cancel()
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
+    }
+}
+
+impl fmt::Debug for Clients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Clients")
+            .field("count", &self.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,217 @@
+//! Getting a server connection for a request: from the right pool, waiting out a failover when
+//! there is no primary.
+
+use std::time::Duration;
+
+use tokio::time::{Instant, timeout_at};
+
+use super::{
+    Proxy,
+    clients::{Activity, Client},
+    tenant::Tenant,
+};
+use crate::{
+    cluster::{Failure, NodeId},
+    error::{Fault, Visible},
+    metrics::HeldGuard,
+    pool::{
+        AcquireError, Lease,
+        connect::{Cause, ConnectError},
+    },
+    protocol::SqlState,
+    routing::Target,
+};
+
+/// What is asked for.
+#[derive(Debug)]
+pub(super) struct Lend<'a> {
+    pub(super) tenant: &'a Tenant,
+    pub(super) worker: usize,
+    pub(super) entry: &'a Client,
+    pub(super) target: Target,
+}
+
+/// Why there is no connection.
+#[derive(Debug)]
+pub(super) enum Refused {
+    /// This replica can't give one; another node may.
+    Node(NodeId),
+    /// The client is to be told.
+    Told(Visible),
+}
+
+/// Between two attempts to connect to a primary that is known but doesn't let us in.
+const AGAIN: Duration = Duration::from_millis(50);
+
+impl Proxy {
+    /// Lends a connection. Cancel safe.
+    pub(super) async fn lend(&self, lend: Lend<'_>) -> Result<Lease, Refused> {
+        match lend.target {
+            Target::Replica(node) => self.lend_replica(&lend, node).await,
+            Target::Primary => self.lend_primary(&lend).await.map_err(Refused::Told),
+        }
+    }
+
+    async fn lend_replica(&self, lend: &Lend<'_>, node: NodeId) -> Result<Lease, Refused> {
+        let Some(pool) = lend.tenant.pool(node) else {
+            return Err(Refused::Node(node));
+        };
+        lend.entry.set_activity(Activity::Waiting);
+        match pool.acquire(lend.worker).await {
+            Ok(lease) => Ok(lease),
+            // Busy is not dead: waiting for a slot says nothing about the node.
+            Err(error @ AcquireError::Full { .. }) => {
+                self.metrics(lend.worker).pool_timeout();
+                Err(Refused::Told(full(&error, self.monitor.name(node))))
+            }
+            Err(AcquireError::Connect(error)) => {
+                self.connect_failed(node, &error);
+                Err(Refused::Node(node))
+            }
+            Err(AcquireError::Closed) => Err(Refused::Node(node)),
+        }
+    }
+
+    async fn lend_primary(&self, lend: &Lend<'_>) -> Result<Lease, Visible> {
+        let mut hold: Option<Hold<'_>> = None;
+        loop {
+            // Read before trying, so that a change meanwhile isn't missed.
+            let mut primary = self.monitor.subscribe_primary();
+            let node = primary.borrow_and_update().node;
+            if let Some(node) = node
+                && let Some(pool) = lend.tenant.pool(node)
+            {
+                lend.entry.set_activity(Activity::Waiting);
+                match pool.acquire(lend.worker).await {
+                    Ok(lease) => {
+                        // Its role may have been lost while we waited for the connection.
+                        if self.monitor.view().primary == Some(node) {
+                            return Ok(lease);
+                        }
+                        lease.give_back();
+                        continue;
+                    }
+                    Err(error @ AcquireError::Full { .. }) => {
+                        self.metrics(lend.worker).pool_timeout();
+                        return Err(full(&error, self.monitor.name(node)));
+                    }
+                    Err(AcquireError::Closed) => {}
+                    Err(AcquireError::Connect(error)) => {
+                        self.connect_failed(node, &error);
+                        match error.cause() {
+                            Cause::Node => {}
+                            Cause::Full | Cause::Login | Cause::Other => {
+                                return Err(refusal(error, self.monitor.name(node)));
+                            }
+                        }
+                    }
+                }
+            }
+            let hold = match &mut hold {
+                Some(hold) => hold,
+                None => hold.insert(self.hold(lend)?),
+            };
+            lend.entry.set_activity(Activity::Held);
+            let until = if node.is_some() {
+                hold.until.min(Instant::now() + AGAIN)
+            } else {
+                hold.until
+            };
+            let changed = timeout_at(until, primary.changed()).await;
+            if changed.is_err() && Instant::now() >= hold.until {
+                return Err(self.no_primary(hold));
+            }
+        }
+    }
+
+    /// A place among the held requests.
+    fn hold(&self, lend: &Lend<'_>) -> Result<Hold<'_>, Visible> {
+        let limits = self.settings().failover.clone();
+        let place = Hold {
+            proxy: self,
+            _counted: self.metrics(lend.worker).held(),
+            since: Instant::now(),
+            until: Instant::now() + limits.hold,
+        };
+        let held = self.held.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+        if held >= limits.hold_max {
+            return Err(Visible::error(
+                Fault::Node,
+                SqlState::CANNOT_CONNECT_NOW,
+                format!("no primary is known, and {held} requests are waiting for one already"),
+            )
+            .hint("failover.hold_max limits how many may wait"));
+        }
+        Ok(place)
+    }
+
+    fn no_primary(&self, hold: &Hold<'_>) -> Visible {
+        let view = self.monitor.view();
+        let nodes: Vec<String> = view
+            .nodes
+            .iter()
+            .map(|node| {
+                format!("{} is {:?}/{:?}", node.name, node.role, node.health).to_lowercase()
+            })
+            .collect();
+        Visible::error(
+            Fault::Node,
+            SqlState::CANNOT_CONNECT_NOW,
+            format!(
+                "no primary could be reached for {} ms: {}",
+                hold.since.elapsed().as_millis(),
+                nodes.join(", ")
+            ),
+        )
+        .hint("failover.hold limits how long a request waits for a primary")
+    }
+
+    fn connect_failed(&self, node: NodeId, error: &ConnectError) {
+        tracing::warn!(node = self.monitor.name(node), %error, "no server connection");
+        if error.cause() == Cause::Node {
+            self.monitor.report_failure(node, Failure::Connect);
+        }
+    }
+}
+
+/// A request that waits for a primary.
+struct Hold<'a> {
+    proxy: &'a Proxy,
+    _counted: HeldGuard,
+    since: Instant,
+    until: Instant,
+}
+
+impl Drop for Hold<'_> {
+    fn drop(&mut self) {
+        self.proxy
+            .held
+            .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+    }
+}
+
+fn full(error: &AcquireError, node: &str) -> Visible {
+    Visible::error(
+        Fault::Proxy,
+        SqlState::TOO_MANY_CONNECTIONS,
+        format!("{error} (node {node})"),
+    )
+    .hint("raise pool.max_size or pool.acquire_timeout, or use fewer connections at a time")
+}
+
+fn refusal(error: ConnectError, node: &str) -> Visible {
+    match error {
+        ConnectError::Refused { sqlstate, message } => {
+            Visible::error(Fault::Node, sqlstate, format!("{message} (node {node})"))
+        }
+        ConnectError::Dial(_)
+        | ConnectError::TimedOut
+        | ConnectError::Lost(_)
+        | ConnectError::Credentials(_)
+        | ConnectError::Protocol(_) => Visible::error(
+            Fault::Node,
+            SqlState::CONNECTION_FAILURE,
+            format!("no connection to node {node}: {error}"),
+        ),
+    }
+}

@@ -1,0 +1,424 @@
+//! Letting a client in: handshake, authentication, the session's start.
+
+use std::sync::{Arc, atomic::Ordering};
+
+use ring::rand::{SecureRandom as _, SystemRandom};
+use tokio::{
+    io::AsyncWriteExt as _,
+    time::{Duration, Instant, timeout, timeout_at},
+};
+
+use super::{
+    CONSOLE_DATABASES, ConsoleClient, ConsoleServer, Proxy,
+    authenticate::Identity,
+    client::Task,
+    clients::Client,
+    handshake::{self, Accepted, HandshakeContext, HandshakeError, Login, refuse},
+    is_ascii_safe,
+    lend::{Lend, Refused},
+    observe,
+    tenant::Tenant,
+};
+use crate::{
+    cluster::{Health, Role},
+    error::{Fault, Visible},
+    metrics::LoginResult,
+    net::Stream,
+    protocol::{
+        SqlState,
+        backend::Status,
+        startup::{CancelKey, Setting},
+        write,
+    },
+    routing::Target,
+    session::{Own, Session, settings::Settings},
+    sql::Lexing,
+};
+
+/// What a worker's listeners give their clients.
+pub(super) struct Door {
+    pub(super) proxy: Arc<Proxy>,
+    pub(super) worker: usize,
+    pub(super) handshake: HandshakeContext,
+    pub(super) console: Arc<dyn ConsoleServer>,
+}
+
+/// A client's last words may take so long.
+const FAREWELL: Duration = Duration::from_secs(5);
+
+impl Door {
+    /// Serves one connection from its first byte to its end.
+    pub(super) async fn enter(self: Arc<Self>, stream: Stream) {
+        let proxy = &self.proxy;
+        let deadline = Instant::now() + proxy.settings().listen.login_timeout;
+        // The handshake's state is large: it lives in a box of its own, until it is over.
+        let accepted = Box::pin(handshake::accept(stream, &self.handshake, deadline)).await;
+        match accepted {
+            Ok(Accepted::Cancel { key, mut stream }) => {
+                proxy.metrics(self.worker).cancel();
+                if let Some(aimed) = proxy.clients.cancel(&key) {
+                    proxy.send_cancel(&aimed.link).await;
+                }
+                handshake::close(&mut stream, deadline).await;
+            }
+            Ok(Accepted::Session(login)) => {
+                let Some(place) = Place::take(proxy) else {
+                    let error = Visible::fatal(
+                        Fault::Proxy,
+                        SqlState::TOO_MANY_CONNECTIONS,
+                        "sorry, too many clients already",
+                    )
+                    .hint("listen.max_clients is reached");
+                    proxy.metrics(self.worker).login(LoginResult::TooMany);
+                    return turn_away(*login, &error).await;
+                };
+                let task = Box::pin(Arc::clone(&self).log_in(*login, deadline)).await;
+                if let Some((task, unread)) = task {
+                    let _counted = proxy.worker_metrics.get(self.worker).map(|m| m.client());
+                    task.run(&unread).await;
+                }
+                drop(place);
+            }
+            Err(error) => self.refused(&error),
+        }
+    }
+
+    fn refused(&self, error: &HandshakeError) {
+        let result = match error {
+            HandshakeError::Closed => return,
+            HandshakeError::TimedOut => LoginResult::Timeout,
+            HandshakeError::Lost(_) | HandshakeError::Tls(_) => LoginResult::Broken,
+            HandshakeError::Refused(_) => LoginResult::Refused,
+        };
+        self.proxy.metrics(self.worker).login(result);
+        tracing::info!(%error, "client not let in");
+    }
+
+    /// Authenticates the client and makes its session. `None`: it was told why not, or it is gone.
+    async fn log_in(
+        self: Arc<Self>,
+        mut login: Login,
+        deadline: Instant,
+    ) -> Option<(Task, Vec<u8>)> {
+        let proxy = &self.proxy;
+        let authenticator = proxy.authenticator.load_full();
+        let identity = match authenticator.authenticate(&mut login, deadline).await {
+            Ok(identity) => identity,
+            Err(error) => {
+                self.refused(&error);
+                return None;
+            }
+        };
+        if CONSOLE_DATABASES.contains(&&*login.database) {
+            self.open_console(login, identity).await;
+            return None;
+        }
+        match timeout_at(deadline, self.begin(&login, &identity)).await {
+            Ok(Ok(begun)) => {
+                let (entry, session, greeting) = begun;
+                let tenant = Arc::clone(&entry.tenant);
+                let sent = async {
+                    login.stream.write_all(&greeting).await?;
+                    login.stream.flush().await
+                };
+                if !matches!(timeout_at(deadline, sent).await, Ok(Ok(()))) {
+                    proxy.clients.leave(entry.id);
+                    return None;
+                }
+                proxy.metrics(self.worker).login(LoginResult::Ok);
+                let unread = login.inbox.into_unread();
+                let task = Task {
+                    proxy: Arc::clone(proxy),
+                    tenant,
+                    worker: self.worker,
+                    entry,
+                    stream: login.stream,
+                    session,
+                    held: None,
+                    replica: None,
+                    on_replica: false,
+                    ignoring: false,
+                    ongoing: None,
+                    bounced: 0,
+                    ddl: false,
+                };
+                Some((task, unread))
+            }
+            Ok(Err(error)) => {
+                proxy.metrics(self.worker).login(LoginResult::Refused);
+                tracing::info!(user = %login.user, database = %login.database, %error, "client not let in");
+                turn_away(login, &error).await;
+                None
+            }
+            Err(_elapsed) => {
+                proxy.metrics(self.worker).login(LoginResult::Unavailable);
+                let error = Visible::fatal(
+                    Fault::Node,
+                    SqlState::CANNOT_CONNECT_NOW,
+                    "no node could be asked before listen.login_timeout",
+                );
+                turn_away(login, &error).await;
+                None
+            }
+        }
+    }
+
+    /// The session, and the bytes that greet it.
+    async fn begin(
+        &self,
+        login: &Login,
+        identity: &Identity,
+    ) -> Result<(Arc<Client>, Session, Vec<u8>), Visible> {
+        let proxy = &self.proxy;
+        if login.replication.is_some() {
+            return Err(Visible::fatal(
+                Fault::Client,
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "replication connections are not passed through",
+            )
+            .hint("connect to the node itself"));
+        }
+        let tenant = proxy
+            .tenant(&login.database, &login.user, identity.client_key)
+            .ok_or_else(|| handshake::unknown_database(&login.database))?;
+        let number = proxy.next_session.fetch_add(1, Ordering::Relaxed);
+        let mut own = Own::default();
+        let mut seen = crate::cluster::Seen::default();
+        let mut parameters = Vec::new();
+        for (name, value) in &login.parameters {
+            match name.strip_prefix("pgsplit.") {
+                Some(key) => own.set(key, Some(value), &mut seen).map_err(|invalid| {
+                    Visible::fatal(
+                        Fault::Client,
+                        SqlState::INVALID_PARAMETER_VALUE,
+                        invalid.to_string(),
+                    )
+                })?,
+                None => parameters.push((name.clone(), value.clone())),
+            }
+        }
+        let settings = Settings::from_startup(&parameters);
+        let (settings, welcome) = match tenant.welcome(&settings) {
+            Some(known) => known,
+            None => Box::pin(self.learn(&tenant, settings)).await?,
+        };
+        let lexing = lexing(&welcome);
+        let application_name = welcome
+            .iter()
+            .find(|(name, _)| &**name == "application_name")
+            .map_or("", |(_, value)| value);
+        let entry = loop {
+            let key = cancel_key(login.minor)?;
+            let entry = Arc::new(Client::new(
+                key,
+                Arc::clone(&tenant),
+                login.stream.peer(),
+                login.stream.is_tls(),
+                application_name,
+            ));
+            if proxy.clients.enter(&entry) {
+                break entry;
+            }
+        };
+        let mut session = Session::new(number, settings, lexing);
+        session.own = own;
+        session.seen = seen;
+        let mut out = identity.unsent.clone();
+        write::authentication_ok(&mut out);
+        for (name, value) in welcome.iter() {
+            write::parameter_status(&mut out, name.as_bytes(), value.as_bytes());
+        }
+        entry.write_key(&mut out);
+        write::ready_for_query(&mut out, Status::Idle);
+        Ok((entry, session, out))
+    }
+
+    /// Asks a server what a session with these settings is told at its start.
+    async fn learn(
+        &self,
+        tenant: &Arc<Tenant>,
+        settings: Settings,
+    ) -> Result<(Arc<Settings>, Arc<[Setting]>), Visible> {
+        let proxy = &self.proxy;
+        // Nobody can cancel it, and nobody lists it: it isn't a client yet.
+        let entry = Client::new(
+            CancelKey {
+                pid: 0,
+                key: Box::default(),
+            },
+            Arc::clone(tenant),
+            crate::net::Peer::Unknown,
+            false,
+            "",
+        );
+        let mut avoid = Vec::new();
+        let mut lease = loop {
+            let target = {
+                let view = proxy.monitor.view();
+                let replica = view.nodes.iter().find(|node| {
+                    node.role == Role::Replica
+                        && node.health == Health::Up
+                        && !avoid.contains(&node.id)
+                });
+                match (view.primary, replica) {
+                    (None, Some(replica)) => Target::Replica(replica.id),
+                    _ => Target::Primary,
+                }
+            };
+            let lend = Lend {
+                tenant,
+                worker: self.worker,
+                entry: &entry,
+                target,
+            };
+            match proxy.lend(lend).await {
+                Ok(lease) => break lease,
+                Err(Refused::Node(node)) => avoid.push(node),
+                Err(Refused::Told(error)) => {
+                    return Err(Visible {
+                        fatal: true,
+                        ..error
+                    });
+                }
+            }
+        };
+        let settings = Arc::new(settings);
+        let mut welcome: Vec<Setting> = lease.parameters.to_vec();
+        // From a connection that has other settings, what is told must start from none.
+        let fresh = lease
+            .backend
+            .settings
+            .as_ref()
+            .is_some_and(|known| known.is_empty());
+        let statements = if fresh {
+            Settings::default().statements_to(&settings)
+        } else {
+            Some(settings.statements_from_unknown())
+        };
+        if let Some(sql) = statements {
+            // If it fails half-way its state isn't known: dropping the lease closes it.
+            let reported = observe::report(&mut lease, &sql)
+                .await
+                .map_err(|problem| Visible {
+                    fatal: true,
+                    ..problem.visible("applying the startup parameters")
+                })?;
+            for (name, value) in reported {
+                match welcome.iter_mut().find(|(known, _)| *known == name) {
+                    Some((_, old)) => *old = value,
+                    None => welcome.push((name, value)),
+                }
+            }
+            lease.backend.settings = Some(Arc::clone(&settings));
+        }
+        lease.give_back();
+        if let Some((_, standby)) = welcome
+            .iter_mut()
+            .find(|(name, _)| &**name == "in_hot_standby")
+        {
+            *standby = "off".into();
+        }
+        let welcome: Arc<[Setting]> = welcome.into();
+        tenant.remember(Arc::clone(&settings), Arc::clone(&welcome));
+        Ok((settings, welcome))
+    }
+
+    async fn open_console(&self, mut login: Login, identity: Identity) {
+        if !self
+            .proxy
+            .settings()
+            .admin
+            .console_users
+            .iter()
+            .any(|user| **user == *login.user)
+        {
+            let error = Visible::fatal(
+                Fault::Client,
+                SqlState::INSUFFICIENT_PRIVILEGE,
+                format!("user \"{}\" may not open the console", login.user),
+            )
+            .hint("list it in admin.console_users");
+            return turn_away(login, &error).await;
+        }
+        let mut out = identity.unsent;
+        write::authentication_ok(&mut out);
+        let sent = async {
+            login.stream.write_all(&out).await?;
+            login.stream.flush().await
+        };
+        if !matches!(timeout(FAREWELL, sent).await, Ok(Ok(()))) {
+            return;
+        }
+        let client = ConsoleClient {
+            stream: Box::new(login.stream),
+            user: login.user.into(),
+            database: login.database.into(),
+            read_ahead: login.inbox.into_unread(),
+        };
+        tokio::select! {
+            ended = self.console.serve(client) => {
+                if let Err(error) = ended {
+                    tracing::debug!(%error, "console client lost");
+                }
+            }
+            () = self.proxy.stop.cancelled() => {}
+        }
+    }
+}
+
+async fn turn_away(mut login: Login, error: &Visible) {
+    refuse(&mut login.stream, error, Instant::now() + FAREWELL).await;
+}
+
+fn lexing(parameters: &[Setting]) -> Lexing {
+    let value = |wanted: &str| {
+        parameters
+            .iter()
+            .find(|(name, _)| &**name == wanted)
+            .map(|(_, value)| &**value)
+    };
+    Lexing {
+        standard_conforming_strings: value("standard_conforming_strings") == Some("on"),
+        ascii_safe_encoding: value("client_encoding")
+            .is_some_and(|name| is_ascii_safe(name.as_bytes())),
+    }
+}
+
+/// A process id and a secret: 4 bytes, or 32 in protocol 3.2.
+fn cancel_key(minor: u16) -> Result<CancelKey, Visible> {
+    let mut random = [0u8; 36];
+    SystemRandom::new()
+        .fill(&mut random)
+        .map_err(|_no_randomness| {
+            Visible::fatal(
+                Fault::Proxy,
+                SqlState::INTERNAL_ERROR,
+                "the system gives no random numbers",
+            )
+        })?;
+    let [a, b, c, d, secret @ ..] = random;
+    // Positive, as clients take it for a signed number.
+    let pid = u32::from_be_bytes([a & 0x7F, b, c, d]).max(1);
+    let length = if minor >= 2 { secret.len() } else { 4 };
+    Ok(CancelKey {
+        pid,
+        key: secret.get(..length).unwrap_or_default().into(),
+    })
+}
+
+/// A place among `listen.max_clients`.
+struct Place<'a>(&'a Proxy);
+
+impl<'a> Place<'a> {
+    fn take(proxy: &'a Proxy) -> Option<Self> {
+        let before = proxy.connected.fetch_add(1, Ordering::Relaxed);
+        let place = Self(proxy);
+        (before < proxy.settings().listen.max_clients).then_some(place)
+    }
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.0.connected.fetch_sub(1, Ordering::Relaxed);
+    }
+}

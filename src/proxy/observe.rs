@@ -1,0 +1,342 @@
+//! Looking at a server connection: what is its state now, after something ran whose effects can't
+//! be told from its text? PostgreSQL is asked, nothing is counted from calls.
+
+use std::{fmt, io, sync::Arc, time::Duration};
+
+use tokio::{
+    io::AsyncWriteExt as _,
+    time::{Instant, timeout_at},
+};
+
+use super::scratch::Scratch;
+use crate::{
+    error::{Fault, Visible},
+    net::Buffer,
+    pool::Server,
+    protocol::{
+        SqlState,
+        backend::{self, ErrorView, Status, tag},
+        frame::{Fields, HEADER, Header},
+        startup::Setting,
+        write,
+    },
+    session::{Pin, Pins, Session, settings::Settings},
+};
+
+/// How long the server may take for it.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// An answer longer than this isn't one.
+const LONGEST: usize = 1 << 20;
+
+/// What is asked: rows of a kind, a name and a value. Names and operators are qualified, since the
+/// session's search path isn't to be trusted.
+const LOOK: &str = "SELECT 's'::pg_catalog.text, name, setting FROM pg_catalog.pg_settings \
+     WHERE source OPERATOR(pg_catalog.=) 'session' \
+     UNION ALL SELECT 'i', 'session_authorization', session_user::pg_catalog.text \
+     UNION ALL SELECT 'i', 'role', pg_catalog.current_setting('role') \
+     UNION ALL SELECT 't', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_class \
+       WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
+     UNION ALL SELECT 'l', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
+       WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
+       AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) \
+     UNION ALL SELECT 'n', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
+     UNION ALL SELECT 'c', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
+     UNION ALL SELECT 'p', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
+
+/// Why a look, or a statement of pgsplit's own, failed.
+#[derive(Debug)]
+pub(super) enum Problem {
+    Io(io::Error),
+    TimedOut,
+    Refused {
+        sqlstate: SqlState,
+        message: String,
+    },
+    /// Not an answer to what was asked.
+    Protocol,
+}
+
+impl Problem {
+    /// As the client hears of it.
+    pub(super) fn visible(&self, during: &str) -> Visible {
+        match self {
+            Self::Refused { sqlstate, message } => Visible::error(
+                Fault::Proxy,
+                *sqlstate,
+                format!("{message} (while {during})"),
+            ),
+            Self::Io(_) | Self::TimedOut | Self::Protocol => Visible::error(
+                Fault::Node,
+                SqlState::CONNECTION_FAILURE,
+                format!("the server connection was lost while {during}: {self}"),
+            ),
+        }
+    }
+}
+
+/// One answer: rows of three columns, and where the transaction stands.
+struct Answer {
+    rows: Vec<[Option<Box<str>>; 3]>,
+    parameters: Vec<Setting>,
+    status: Status,
+}
+
+/// Runs statements of pgsplit's own. Not cancel safe: the connection must be closed then.
+///
+/// # Errors
+/// The server refused, or is gone: then the connection must be closed.
+pub(super) async fn execute(server: &mut Server, sql: &str) -> Result<(), Problem> {
+    ask(server, sql).await.map(|_answer| ())
+}
+
+/// The same, giving the parameters that the server reported meanwhile.
+///
+/// # Errors
+/// As [`execute`].
+pub(super) async fn report(server: &mut Server, sql: &str) -> Result<Vec<Setting>, Problem> {
+    ask(server, sql).await.map(|answer| answer.parameters)
+}
+
+/// Reads the connection's settings, role and other state into what is known of it and of the
+/// session. Only outside a transaction. Not cancel safe.
+///
+/// # Errors
+/// Its state isn't known: it must be closed.
+pub(super) async fn look(server: &mut Server, session: &mut Session) -> Result<(), Problem> {
+    let answer = ask(server, LOOK).await?;
+    if answer.status != Status::Idle {
+        return Err(Problem::Protocol);
+    }
+    let mut pins = Pins::default();
+    let mut found = Vec::new();
+    let login = Arc::clone(&server.user);
+    for [kind, name, value] in answer.rows {
+        match (kind.as_deref(), name, value) {
+            (Some("s"), Some(name), Some(value)) => found.push((name, value)),
+            (Some("i"), Some(name), Some(value)) => {
+                let unchanged = if &*name == "role" {
+                    &*value == "none"
+                } else {
+                    *value == *login
+                };
+                if !unchanged {
+                    found.push((name, value));
+                }
+            }
+            (Some("t"), ..) => pins.add(Pin::TemporaryTable),
+            (Some("l"), ..) => pins.add(Pin::AdvisoryLock),
+            (Some("n"), ..) => pins.add(Pin::Listen),
+            (Some("c"), ..) => pins.add(Pin::HeldCursor),
+            (Some("p"), ..) => pins.add(Pin::Prepared),
+            _ => return Err(Problem::Protocol),
+        }
+    }
+    session.pins = pins;
+    session.suspect = false;
+    let tracked = session.settings.current();
+    let found = Settings::from_observed(found).reconciled(tracked);
+    session.settings.observed(found);
+    server.backend.settings = Some(Arc::clone(session.settings.current()));
+    Ok(())
+}
+
+async fn ask(server: &mut Server, sql: &str) -> Result<Answer, Problem> {
+    let deadline = Instant::now() + PATIENCE;
+    timeout_at(deadline, ask_untimed(server, sql))
+        .await
+        .unwrap_or(Err(Problem::TimedOut))
+}
+
+async fn ask_untimed(server: &mut Server, sql: &str) -> Result<Answer, Problem> {
+    let mut out = Vec::with_capacity(sql.len() + 16);
+    write::query(&mut out, sql.as_bytes());
+    server.backend.unnamed = None;
+    server.stream.write_all(&out).await.map_err(Problem::Io)?;
+    server.stream.flush().await.map_err(Problem::Io)?;
+    let mut buffer = Buffer::new(8 << 10);
+    let mut rows = Vec::new();
+    let mut parameters = Vec::new();
+    let mut refused = None;
+    loop {
+        let Some(header) =
+            Header::parse(buffer.filled()).map_err(|_malformed| Problem::Protocol)?
+        else {
+            fill(&mut buffer, server).await?;
+            continue;
+        };
+        if header.len > LONGEST {
+            return Err(Problem::Protocol);
+        }
+        if buffer.len() < header.len {
+            buffer.grow(header.len);
+            fill(&mut buffer, server).await?;
+            continue;
+        }
+        let body = buffer.filled().get(HEADER..header.len).unwrap_or_default();
+        match header.tag {
+            tag::DATA_ROW => {
+                if rows.len() >= LONGEST / 64 {
+                    return Err(Problem::Protocol);
+                }
+                rows.push(row(body));
+            }
+            tag::PARAMETER_STATUS if parameters.len() < LONGEST / 64 => {
+                let (name, value) =
+                    backend::parameter_status(body).map_err(|_malformed| Problem::Protocol)?;
+                let text = |bytes| String::from_utf8_lossy(bytes).into();
+                parameters.push((text(name), text(value)));
+            }
+            tag::ERROR_RESPONSE => {
+                let error = ErrorView::read(body).map_err(|_malformed| Problem::Protocol)?;
+                refused = Some(Problem::Refused {
+                    sqlstate: error.sqlstate,
+                    message: String::from_utf8_lossy(error.message).into_owned(),
+                });
+                if error.fatal {
+                    return Err(refused.unwrap_or(Problem::Protocol));
+                }
+            }
+            tag::READY_FOR_QUERY => {
+                let status = Status::read(body).map_err(|_malformed| Problem::Protocol)?;
+                return match refused {
+                    Some(problem) => Err(problem),
+                    None => Ok(Answer {
+                        rows,
+                        parameters,
+                        status,
+                    }),
+                };
+            }
+            _ => {}
+        }
+        buffer.consume(header.len);
+    }
+}
+
+async fn fill(buffer: &mut Buffer, server: &mut Server) -> Result<(), Problem> {
+    let stream = &mut server.stream;
+    match std::future::poll_fn(|cx| buffer.poll_fill(cx, stream)).await {
+        Ok(0) => Err(Problem::Io(io::ErrorKind::UnexpectedEof.into())),
+        Ok(_) => Ok(()),
+        Err(error) => Err(Problem::Io(error)),
+    }
+}
+
+/// Up to three columns of a DataRow as text.
+fn row(body: &[u8]) -> [Option<Box<str>>; 3] {
+    let mut values = [None, None, None];
+    let mut fields = Fields::new(tag::DATA_ROW, body);
+    let Ok(count) = fields.u16() else {
+        return values;
+    };
+    for value in values.iter_mut().take(usize::from(count)) {
+        let Ok(length) = fields.u32() else { break };
+        if length == u32::MAX {
+            continue;
+        }
+        let Ok(bytes) = fields.bytes(length as usize) else {
+            break;
+        };
+        *value = Some(String::from_utf8_lossy(bytes).into());
+    }
+    values
+}
+
+/// Passes on what a held server connection says while its client rests: notifications, notices,
+/// changed parameters. `Err`: it has ended, with what it said last.
+pub(super) async fn pass_on(
+    server: &mut Server,
+    session: &mut Session,
+    scratch: &mut Scratch,
+) -> Result<(), Option<(SqlState, String)>> {
+    if server.link.is_doomed() {
+        return Err(None);
+    }
+    let mut last = None;
+    loop {
+        let bytes = scratch.server_in.filled();
+        let Ok(header) = Header::parse(bytes) else {
+            return Err(last);
+        };
+        match header {
+            Some(header) if bytes.len() >= header.len => {
+                let body = bytes.get(HEADER..header.len).unwrap_or_default();
+                match header.tag {
+                    tag::ERROR_RESPONSE => {
+                        last = ErrorView::read(body).ok().map(|error| {
+                            (
+                                error.sqlstate,
+                                String::from_utf8_lossy(error.message).into_owned(),
+                            )
+                        });
+                    }
+                    tag::PARAMETER_STATUS => {
+                        if let Ok((name, _)) = backend::parameter_status(body)
+                            && name != b"in_hot_standby"
+                        {
+                            let frame = bytes.get(..header.len).unwrap_or_default();
+                            scratch.to_client.bytes.extend_from_slice(frame);
+                        }
+                    }
+                    tag::NOTIFICATION_RESPONSE if !session.pins.has(Pin::Listen) => {}
+                    tag::NOTICE_RESPONSE | tag::NOTIFICATION_RESPONSE => {
+                        let frame = bytes.get(..header.len).unwrap_or_default();
+                        scratch.to_client.bytes.extend_from_slice(frame);
+                    }
+                    _ => return Err(last),
+                }
+                scratch.server_in.consume(header.len);
+            }
+            partial => {
+                let needed = partial.map_or(HEADER, |header| header.len);
+                if needed > LONGEST {
+                    return Err(last);
+                }
+                scratch.server_in.grow(needed);
+                let whole = bytes_are_pending(server, scratch, needed > HEADER).await;
+                match whole {
+                    Ok(true) => {}
+                    Ok(false) => return Ok(()),
+                    Err(_lost) => return Err(last),
+                }
+            }
+        }
+    }
+}
+
+/// Reads what is there; waits only for the rest of a message. False: nothing more is there.
+async fn bytes_are_pending(
+    server: &mut Server,
+    scratch: &mut Scratch,
+    partial: bool,
+) -> io::Result<bool> {
+    let stream = &mut server.stream;
+    let partial = partial || !scratch.server_in.is_empty();
+    let count = std::future::poll_fn(|cx| {
+        use std::task::Poll;
+        match scratch.server_in.poll_fill(cx, stream) {
+            Poll::Pending if !partial => Poll::Ready(Ok(None)),
+            Poll::Pending => Poll::Pending,
+            Poll::Ready(count) => Poll::Ready(count.map(Some)),
+        }
+    })
+    .await?;
+    match count {
+        None => Ok(false),
+        Some(0) => Err(io::ErrorKind::UnexpectedEof.into()),
+        Some(_) => Ok(true),
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Io(error) => write!(f, "{error}"),
+            Self::TimedOut => f.write_str("no answer in time"),
+            Self::Refused { sqlstate, message } => write!(f, "{message} (SQLSTATE {sqlstate})"),
+            Self::Protocol => f.write_str("an answer to something else"),
+        }
+    }
+}
+
+impl std::error::Error for Problem {}

@@ -1,0 +1,236 @@
+//! What statements do to the session, carried out as the server acknowledges them.
+
+use std::collections::VecDeque;
+
+use super::{Session, Transaction, backend::Backend, request::Resolved};
+use crate::{
+    protocol::{
+        backend::Status,
+        frame::{HEADER, Header},
+        frontend::{Bind, Execute, Parse, tag},
+    },
+    sql::{self, Begin, Effect, Isolation, Lexing, Scope, SettingValue},
+};
+
+/// Effects of a request's statements, waiting for their CommandComplete.
+#[derive(Debug, Default)]
+pub struct Expected {
+    /// After so many completions: this effect.
+    waiting: VecDeque<(usize, Effect)>,
+    completed: usize,
+    /// An error was answered since the last ReadyForQuery.
+    failed: bool,
+}
+
+impl Expected {
+    /// For the next part of an exchange that goes on.
+    pub fn next_part(&mut self) {
+        self.waiting.clear();
+        self.completed = 0;
+    }
+
+    /// For the next request.
+    pub fn clear(&mut self) {
+        self.waiting.clear();
+        self.completed = 0;
+        self.failed = false;
+    }
+
+    /// Notes the effects of a simple Query. A text that can't be read makes the session suspect.
+    pub fn expect_query(&mut self, text: &[u8], session: &mut Session) {
+        match sql::effects(text, session.lexing) {
+            Some(effects) => self.waiting.extend(effects.into_iter().enumerate()),
+            None => session.suspect = true,
+        }
+    }
+
+    /// Notes the effects of the statements that a request executes through the extended protocol.
+    pub fn expect_extended(
+        &mut self,
+        frames: &[u8],
+        session: &mut Session,
+        resolved: &mut Resolved,
+    ) {
+        let mut portals: Vec<(Vec<u8>, Option<Vec<Effect>>)> = Vec::new();
+        let mut unnamed = session.unnamed.text().map(<[u8]>::to_vec);
+        let mut executed = 0;
+        let mut at = 0;
+        let lexing = session.lexing;
+        let read = |text: Option<&[u8]>| effects_of(text, lexing);
+        while let Ok(Some(header)) = Header::parse(frames.get(at..).unwrap_or_default()) {
+            let Some(body) = frames.get(at + HEADER..at + header.len) else {
+                break;
+            };
+            at += header.len;
+            match header.tag {
+                tag::PARSE => {
+                    let Ok(parse) = Parse::read(body) else { break };
+                    if parse.name.is_empty() {
+                        unnamed = Some(parse.text.to_vec());
+                    } else {
+                        let _named = resolved.resolve();
+                    }
+                }
+                tag::BIND => {
+                    let Ok(bind) = Bind::read(body) else { break };
+                    let effects = if bind.statement.is_empty() {
+                        read(unnamed.as_deref())
+                    } else {
+                        let statement = resolved.resolve();
+                        read(statement.as_deref().map(super::prepared::Statement::text))
+                    };
+                    portals.retain(|(name, _)| name != bind.portal);
+                    portals.push((bind.portal.to_vec(), effects));
+                }
+                tag::DESCRIBE | tag::CLOSE
+                    if body.first() == Some(&b'S') && body.get(1).is_some_and(|&b| b != 0) =>
+                {
+                    let _named = resolved.resolve();
+                }
+                tag::EXECUTE => {
+                    let Ok(execute) = Execute::read(body) else {
+                        break;
+                    };
+                    match portals.iter().find(|(name, _)| name == execute.portal) {
+                        Some((_, Some(effects))) => {
+                            self.waiting
+                                .extend(effects.iter().map(|e| (executed, e.clone())));
+                        }
+                        Some((_, None)) => session.suspect = true,
+                        None => {}
+                    }
+                    executed += 1;
+                }
+                _ => {}
+            }
+        }
+        resolved.rewind();
+    }
+
+    /// A statement was completed with this command tag.
+    pub fn completed(&mut self, command: &[u8], session: &mut Session, backend: &mut Backend) {
+        let index = self.completed;
+        self.completed += 1;
+        while self.waiting.front().is_some_and(|(at, _)| *at <= index) {
+            if let Some((_, effect)) = self.waiting.pop_front() {
+                apply(&effect, command, session, backend);
+            }
+        }
+    }
+
+    /// An error was answered.
+    pub fn failed(&mut self) {
+        self.failed = true;
+        self.waiting.clear();
+    }
+
+    /// ReadyForQuery has come.
+    pub fn ready(&mut self, status: Status, session: &mut Session, backend: &mut Backend) {
+        session.transaction.ready(status);
+        if status == Status::Idle {
+            session.settings.ended(!self.failed);
+            if let Some(known) = &mut backend.settings {
+                known.clone_from(session.settings.current());
+            }
+        }
+        if let Some(names) = session.known_names() {
+            names.settle();
+        }
+        self.clear();
+    }
+}
+
+fn effects_of(text: Option<&[u8]>, lexing: Lexing) -> Option<Vec<Effect>> {
+    match text {
+        Some(text) => sql::effects(text, lexing),
+        None => Some(Vec::new()),
+    }
+}
+
+fn apply(effect: &Effect, command: &[u8], session: &mut Session, backend: &mut Backend) {
+    match effect {
+        Effect::Set { name, value, scope } => session.settings.set(name, value, *scope),
+        Effect::SessionCharacteristics(modes) => characteristics(*modes, session),
+        Effect::ResetAll => session.settings.reset_all(),
+        // A COMMIT of a failed transaction is answered ROLLBACK.
+        Effect::Commit { .. } => session.settings.ended(command != b"ROLLBACK"),
+        Effect::Rollback { .. } => session.settings.ended(false),
+        Effect::Savepoint(name) => session.settings.savepoint(name),
+        Effect::RollbackTo(name) => session.settings.rollback_to(name),
+        Effect::Release(name) => session.settings.release(name),
+        Effect::DiscardAll => {
+            session.settings.discard_all();
+            backend.settings = Some(std::sync::Arc::default());
+            deallocate_all(session, backend);
+            session.suspect = true;
+        }
+        Effect::Deallocate(None) => {
+            deallocate_all(session, backend);
+            session.suspect = true;
+        }
+        Effect::Deallocate(Some(_))
+        | Effect::Prepare(_)
+        | Effect::DiscardPart
+        | Effect::Listen
+        | Effect::Unlisten
+        | Effect::Declare { hold: true }
+        | Effect::CloseCursor => session.suspect = true,
+        Effect::None
+        | Effect::SetTransaction(_)
+        | Effect::Begin(_)
+        | Effect::Execute(_)
+        | Effect::Declare { hold: false }
+        | Effect::OwnSet { .. }
+        | Effect::OwnShow(_) => {}
+    }
+}
+
+fn deallocate_all(session: &mut Session, backend: &mut Backend) {
+    if let Some(names) = session.known_names() {
+        names.clear();
+    }
+    session.unnamed.clear();
+    backend.prepared.clear();
+    backend.unnamed = None;
+}
+
+fn characteristics(modes: Begin, session: &mut Session) {
+    let mut set = |name: &str, value: &str| {
+        session
+            .settings
+            .set(name, &SettingValue::Sql(value.into()), Scope::Session);
+    };
+    let on_off = |on| if on { "on" } else { "off" };
+    if let Some(read_only) = modes.read_only {
+        set("default_transaction_read_only", on_off(read_only));
+    }
+    if let Some(deferrable) = modes.deferrable {
+        set("default_transaction_deferrable", on_off(deferrable));
+    }
+    if let Some(isolation) = modes.isolation {
+        set(
+            "default_transaction_isolation",
+            match isolation {
+                Isolation::ReadUncommitted => "'read uncommitted'",
+                Isolation::ReadCommitted => "'read committed'",
+                Isolation::RepeatableRead => "'repeatable read'",
+                Isolation::Serializable => "serializable",
+            },
+        );
+    }
+}
+
+/// The session's state when its server connection is gone: an open transaction is lost.
+pub fn server_lost(session: &mut Session) {
+    session.settings.ended(false);
+    session.transaction = match session.transaction {
+        Transaction::Open { .. } => Transaction::Lost,
+        Transaction::Idle | Transaction::Deferred { .. } | Transaction::Lost => Transaction::Idle,
+    };
+    session.unsynced = false;
+    session.pins = super::Pins::default();
+    session.suspect = false;
+    if let Some(names) = session.known_names() {
+        names.undo();
+    }
+}

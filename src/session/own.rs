@@ -1,0 +1,153 @@
+//! `pgsplit.*`: the session's overrides of routing, set with SET or in startup `options`.
+
+use std::{fmt, time::Duration};
+
+use crate::{
+    cluster::{Lsn, Seen},
+    routing::{Consistency, RouteOverride},
+};
+
+/// Overrides; `None`: as configured.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct Own {
+    pub route: Option<RouteOverride>,
+    pub consistency: Option<Consistency>,
+    pub max_lag: Option<Box<Duration>>,
+}
+
+/// A `pgsplit.*` key or value that isn't one.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Invalid {
+    Key(String),
+    Value {
+        key: &'static str,
+        value: String,
+        expected: &'static str,
+    },
+    /// It can be shown but not set.
+    ReadOnly(&'static str),
+}
+
+/// What `SHOW pgsplit.*` knows.
+pub const KEYS: [&str; 5] = ["route", "consistency", "max_lag", "min_lsn", "last_lsn"];
+
+impl Own {
+    /// `SET pgsplit.<key> = value`; `None` is the default.
+    ///
+    /// # Errors
+    /// An unknown key, or a value that the key can't have; nothing has changed then.
+    pub fn set(&mut self, key: &str, value: Option<&str>, seen: &mut Seen) -> Result<(), Invalid> {
+        let invalid = |key, expected| Invalid::Value {
+            key,
+            value: value.unwrap_or_default().to_owned(),
+            expected,
+        };
+        match key {
+            "route" => {
+                self.route = match value.map(str::to_ascii_lowercase).as_deref() {
+                    None => None,
+                    Some("auto") => Some(RouteOverride::Auto),
+                    Some("primary") => Some(RouteOverride::Primary),
+                    Some("replica") => Some(RouteOverride::Replica),
+                    Some(_) => return Err(invalid("route", "auto, primary or replica")),
+                }
+            }
+            "consistency" => {
+                self.consistency = match value.map(str::to_ascii_lowercase).as_deref() {
+                    None => None,
+                    Some("eventual") => Some(Consistency::Eventual),
+                    Some("session") => Some(Consistency::Session),
+                    Some("global") => Some(Consistency::Global),
+                    Some(_) => {
+                        return Err(invalid("consistency", "eventual, session or global"));
+                    }
+                }
+            }
+            "max_lag" => {
+                self.max_lag =
+                    match value {
+                        None => None,
+                        Some(text) => Some(Box::new(duration(text).ok_or_else(|| {
+                            invalid("max_lag", "a duration such as 250ms or 5s")
+                        })?)),
+                    }
+            }
+            "min_lsn" => {
+                let lsn = match value {
+                    None => None,
+                    Some(text) => Some(
+                        text.parse::<Lsn>()
+                            .map_err(|_invalid| invalid("min_lsn", "an LSN such as 0/16B3748"))?,
+                    ),
+                };
+                seen.set_min_lsn(lsn);
+            }
+            "last_lsn" => return Err(Invalid::ReadOnly("last_lsn")),
+            other => return Err(Invalid::Key(other.to_owned())),
+        }
+        Ok(())
+    }
+}
+
+/// A route's fixed name.
+#[must_use]
+pub fn route_name(route: RouteOverride) -> &'static str {
+    match route {
+        RouteOverride::Auto => "auto",
+        RouteOverride::Primary => "primary",
+        RouteOverride::Replica => "replica",
+    }
+}
+
+/// A consistency's fixed name.
+#[must_use]
+pub fn consistency_name(consistency: Consistency) -> &'static str {
+    match consistency {
+        Consistency::Eventual => "eventual",
+        Consistency::Session => "session",
+        Consistency::Global => "global",
+    }
+}
+
+fn duration(text: &str) -> Option<Duration> {
+    let digits = text
+        .find(|c: char| !c.is_ascii_digit())
+        .unwrap_or(text.len());
+    let (number, unit) = text.split_at_checked(digits)?;
+    let number: u64 = number.parse().ok()?;
+    let millis = match unit.trim() {
+        "" | "ms" => 1,
+        "s" => 1000,
+        "min" | "m" => 60_000,
+        _ => return None,
+    };
+    Some(Duration::from_millis(number.checked_mul(millis)?))
+}
+
+impl fmt::Display for Invalid {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Key(key) => write!(
+                f,
+                "unrecognized configuration parameter \"pgsplit.{key}\"; pgsplit knows {}",
+                KEYS.map(|key| format!("pgsplit.{key}")).join(", ")
+            ),
+            Self::Value {
+                key,
+                value,
+                expected,
+            } => write!(
+                f,
+                "invalid value for parameter \"pgsplit.{key}\": \"{value}\"; expected {expected}"
+            ),
+            Self::ReadOnly(key) => {
+                write!(
+                    f,
+                    "parameter \"pgsplit.{key}\" cannot be changed; set pgsplit.min_lsn instead"
+                )
+            }
+        }
+    }
+}
+
+impl std::error::Error for Invalid {}

@@ -1,0 +1,317 @@
+//! Prepared statements: names belong to the session, plans to server connections.
+//!
+//! A named statement is interned by text and parameter types, so that every session which prepares
+//! the same one shares its text and its name on the servers. The unnamed statement passes as it
+//! is; the session keeps it for the case that the next Bind meets another server connection.
+
+use std::{
+    collections::{HashMap, HashSet},
+    sync::{
+        Arc, Mutex, Weak,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+/// A statement that some session has prepared by name.
+#[derive(Debug)]
+pub struct Statement {
+    /// Its name on every server is made of this.
+    id: u64,
+    text: Box<[u8]>,
+    /// Count and types as they stand in Parse.
+    types: Box<[u8]>,
+}
+
+impl Statement {
+    /// The query text.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// The declared parameter types, as they stand in Parse.
+    #[must_use]
+    pub fn types(&self) -> &[u8] {
+        &self.types
+    }
+
+    /// Identifies it among the statements of a process.
+    #[must_use]
+    pub fn id(&self) -> u64 {
+        self.id
+    }
+
+    /// Its name on the servers.
+    #[must_use]
+    pub fn server_name(&self) -> String {
+        server_name(self.id)
+    }
+}
+
+/// The name on the servers of the statement with this id.
+#[must_use]
+pub fn server_name(id: u64) -> String {
+    format!("pgsplit_{id}")
+}
+
+type Key = (Box<[u8]>, Box<[u8]>);
+
+/// All named statements that some session holds.
+#[derive(Debug, Default)]
+pub struct Statements {
+    next: AtomicU64,
+    known: Mutex<Known>,
+}
+
+#[derive(Debug, Default)]
+struct Known {
+    statements: HashMap<Key, Weak<Statement>, foldhash::fast::RandomState>,
+    /// When this many are known, those that no session holds any more are swept out.
+    sweep_at: usize,
+}
+
+const FIRST_SWEEP: usize = 1024;
+
+impl Statements {
+    /// The statement of this text and these types; the same one for every session.
+    pub fn intern(&self, text: &[u8], types: &[u8]) -> Arc<Statement> {
+        let mut known = self
+            .known
+            .lock()
+            .unwrap_or_else(std::sync::PoisonError::into_inner);
+        let key: Key = (text.into(), types.into());
+        if let Some(statement) = known.statements.get(&key).and_then(Weak::upgrade) {
+            return statement;
+        }
+        let statement = Arc::new(Statement {
+            id: self.next.fetch_add(1, Ordering::Relaxed),
+            text: text.into(),
+            types: types.into(),
+        });
+        known.statements.insert(key, Arc::downgrade(&statement));
+        if known.statements.len() >= known.sweep_at.max(FIRST_SWEEP) {
+            known
+                .statements
+                .retain(|_, statement| statement.strong_count() > 0);
+            known.sweep_at = known.statements.len() * 2;
+        }
+        statement
+    }
+}
+
+/// A name and what it meant before.
+type Change = (Box<[u8]>, Option<Arc<Statement>>);
+
+/// A session's names.
+#[derive(Debug, Default)]
+pub struct Names {
+    names: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    /// The changes of the requests since the last Sync, oldest first: name and what it meant before.
+    journal: Vec<Change>,
+    /// How many of them the server has acknowledged.
+    confirmed: usize,
+}
+
+impl Names {
+    /// What `name` means.
+    #[must_use]
+    pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+        self.names.get(name)
+    }
+
+    /// How many names.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// No names.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+
+    /// A Parse of `name`, to be confirmed or undone by its answer.
+    pub fn prepare(&mut self, name: &[u8], statement: Arc<Statement>) {
+        let before = self.names.insert(name.into(), statement);
+        self.journal.push((name.into(), before));
+    }
+
+    /// A Close of `name`, to be confirmed or undone by its answer.
+    pub fn close(&mut self, name: &[u8]) {
+        let before = self.names.remove(name);
+        self.journal.push((name.into(), before));
+    }
+
+    /// The oldest change that wasn't acknowledged yet, was.
+    pub fn confirm(&mut self) {
+        self.confirmed += 1;
+    }
+
+    /// The request is run again from its start.
+    pub fn rewind(&mut self) {
+        self.confirmed = 0;
+    }
+
+    /// The request has ended well.
+    pub fn settle(&mut self) {
+        self.journal.clear();
+        self.confirmed = 0;
+    }
+
+    /// All changes that aren't acknowledged won't be carried out.
+    pub fn undo(&mut self) {
+        while self.journal.len() > self.confirmed
+            && let Some((name, before)) = self.journal.pop()
+        {
+            match before {
+                Some(statement) => self.names.insert(name, statement),
+                None => self.names.remove(&name),
+            };
+        }
+    }
+
+    /// DEALLOCATE ALL or DISCARD ALL.
+    pub fn clear(&mut self) {
+        self.names.clear();
+    }
+
+    /// DEALLOCATE of one name; whether it was known.
+    pub fn remove(&mut self, name: &[u8]) -> bool {
+        self.names.remove(name).is_some()
+    }
+}
+
+/// What one server connection has prepared.
+#[derive(Debug, Default)]
+pub struct OnServer {
+    /// Statement to the moment of its last use, counted in uses.
+    used: HashMap<u64, u64, foldhash::fast::RandomState>,
+    uses: u64,
+    /// Parsed since the last [`OnServer::settled`].
+    recent: Vec<u64>,
+    /// There or not: their Parse or one before it failed. Closed before they are parsed again.
+    unsure: HashSet<u64, foldhash::fast::RandomState>,
+}
+
+/// What must be closed on the server before a statement is parsed there.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Before {
+    pub evicted: Option<u64>,
+    pub unsure: bool,
+}
+
+impl OnServer {
+    /// Whether the statement is there; counts as a use.
+    pub fn touch(&mut self, id: u64) -> bool {
+        self.uses += 1;
+        match self.used.get_mut(&id) {
+            Some(last) => {
+                *last = self.uses;
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// The statement is parsed there now; what to close for it when more than `limit` would be.
+    pub fn insert(&mut self, id: u64, limit: usize) -> Before {
+        let evicted = (self.used.len() >= limit.max(1))
+            .then(|| {
+                self.used
+                    .iter()
+                    .min_by_key(|(_, last)| **last)
+                    .map(|(id, _)| *id)
+            })
+            .flatten();
+        if let Some(evicted) = evicted {
+            self.used.remove(&evicted);
+        }
+        self.uses += 1;
+        self.used.insert(id, self.uses);
+        self.recent.push(id);
+        Before {
+            evicted,
+            unsure: self.unsure.remove(&id),
+        }
+    }
+
+    /// All that was sent has been answered well.
+    pub fn settled(&mut self) {
+        self.recent.clear();
+    }
+
+    /// An error was answered: what was parsed since the last success may or may not be there.
+    pub fn failed(&mut self) {
+        for id in self.recent.drain(..) {
+            self.used.remove(&id);
+            self.unsure.insert(id);
+        }
+    }
+
+    /// The server has dropped all.
+    pub fn clear(&mut self) {
+        self.used.clear();
+        self.recent.clear();
+        self.unsure.clear();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_same_text_and_types_are_the_same_statement() {
+        let statements = Statements::default();
+        let a = statements.intern(b"select $1", b"\0\0");
+        let b = statements.intern(b"select $1", b"\0\0");
+        let c = statements.intern(b"select $1", b"\0\x01\0\0\0\x17");
+        assert!(Arc::ptr_eq(&a, &b));
+        assert_ne!(a.id(), c.id());
+    }
+
+    #[test]
+    fn statements_that_no_session_holds_are_swept_out() {
+        let statements = Statements::default();
+        for i in 0..10_000 {
+            drop(statements.intern(format!("select {i}").as_bytes(), b"\0\0"));
+        }
+        assert!(statements.known.lock().unwrap().statements.len() <= FIRST_SWEEP);
+    }
+
+    #[test]
+    fn what_was_not_carried_out_is_undone() {
+        let statements = Statements::default();
+        let mut names = Names::default();
+        names.prepare(b"a", statements.intern(b"select 1", b"\0\0"));
+        names.confirm();
+        names.close(b"a");
+        names.prepare(b"a", statements.intern(b"select 2", b"\0\0"));
+        names.prepare(b"b", statements.intern(b"select 3", b"\0\0"));
+        names.undo();
+        assert_eq!(names.get(b"a").unwrap().text(), b"select 1");
+        assert!(names.get(b"b").is_none());
+    }
+
+    #[test]
+    fn the_least_recently_used_leaves_the_server() {
+        let mut on = OnServer::default();
+        assert_eq!(on.insert(1, 2), Before::default());
+        assert_eq!(on.insert(2, 2), Before::default());
+        assert!(on.touch(1));
+        assert_eq!(on.insert(3, 2).evicted, Some(2));
+        assert!(on.touch(1) && on.touch(3) && !on.touch(2));
+    }
+
+    #[test]
+    fn after_an_error_what_was_parsed_is_closed_before_it_is_parsed_again() {
+        let mut on = OnServer::default();
+        let _nothing = on.insert(1, 9);
+        on.settled();
+        let _nothing = on.insert(2, 9);
+        on.failed();
+        assert!(on.touch(1) && !on.touch(2));
+        assert!(on.insert(2, 9).unsure);
+    }
+}

@@ -1,0 +1,412 @@
+//! One request: which frames belong to it, what it may do, and which prepared statements its names
+//! mean.
+
+use std::sync::Arc;
+
+use super::{
+    Session,
+    prepared::{Statement, Statements},
+};
+use crate::{
+    protocol::{
+        frame::{HEADER, Header, Malformed},
+        frontend::{self, Bind, Execute, Object, Parse, Target, tag},
+    },
+    sql::{Access, Begin, Class, Kind, Traits, Why},
+};
+
+/// How a request ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    /// A simple Query, or a FunctionCall.
+    Ready,
+    Sync,
+    Flush,
+    /// Not within what may be kept: the rest is passed on as it comes.
+    Open,
+}
+
+/// How much of a server's work a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    /// None: only Sync, Flush, and Close of statements.
+    Nothing,
+    /// It has a Parse or Describe.
+    Prepares,
+    /// It has a Bind, Execute, Query or FunctionCall.
+    Runs,
+}
+
+/// What a scan of the bytes at the front of the buffer found.
+#[derive(Debug)]
+pub struct Request {
+    pub end: End,
+    /// Of its whole frames.
+    pub len: usize,
+    /// The strictest of its statements.
+    pub class: Class,
+    /// The first transaction that it begins through the extended protocol.
+    pub begin: Option<Begin>,
+    /// The text of a simple Query, as a range of the buffer.
+    pub query: Option<std::ops::Range<usize>>,
+    pub work: Work,
+    /// Its first frame is too long to be kept: see [`super::emit::oversize`].
+    pub oversize: bool,
+    /// Frames can't be passed as they are: names are replaced or statements added.
+    pub rewritten: bool,
+}
+
+impl Request {
+    /// A part of a request that has been sent.
+    #[must_use]
+    pub fn unfinished() -> Self {
+        Self {
+            end: End::Open,
+            len: 0,
+            class: TOO_LONG,
+            begin: None,
+            query: None,
+            work: Work::Runs,
+            oversize: false,
+            rewritten: false,
+        }
+    }
+}
+
+/// The result of looking for a request.
+#[derive(Debug)]
+pub enum Scan {
+    /// The bytes so far are the beginning of one; so many are needed to know more.
+    More {
+        needed: usize,
+    },
+    Request(Request),
+    Terminate,
+    /// CopyData, CopyDone or CopyFail behind a copy that failed: ignored, as the server does.
+    Stray {
+        len: usize,
+    },
+}
+
+/// Statement names in the order of the frames that use them.
+#[derive(Debug, Default)]
+pub struct Resolved {
+    statements: Vec<Option<Arc<Statement>>>,
+    next: usize,
+}
+
+impl Resolved {
+    /// Forgets all.
+    pub fn clear(&mut self) {
+        self.statements.clear();
+        self.next = 0;
+    }
+
+    /// Starts over, for another try of the same request.
+    pub fn rewind(&mut self) {
+        self.next = 0;
+    }
+
+    fn push(&mut self, statement: Option<Arc<Statement>>) {
+        self.statements.push(statement);
+    }
+
+    /// What the next frame's name means.
+    pub fn resolve(&mut self) -> Option<Arc<Statement>> {
+        let statement = self.statements.get(self.next).cloned().flatten();
+        self.next += 1;
+        statement
+    }
+}
+
+/// The strictest of two classes, for one route.
+fn stricter(a: Class, b: Class) -> Class {
+    let access = match (a.access, b.access) {
+        (primary @ Access::Primary(_), _) | (_, primary @ Access::Primary(_)) => primary,
+        (Access::Read, _) | (_, Access::Read) => Access::Read,
+        (Access::Anywhere, Access::Anywhere) => Access::Anywhere,
+    };
+    let both_pure = a.traits.has(Traits::PURE_READ) && b.traits.has(Traits::PURE_READ);
+    let traits = a.traits.with(b.traits).without(Traits::PURE_READ);
+    Class {
+        kind: Kind::Several,
+        access,
+        hint: a.hint.or(b.hint),
+        traits: if both_pure {
+            traits.with(Traits::PURE_READ)
+        } else {
+            traits
+        },
+    }
+}
+
+/// Looks for a request at the front of `bytes`. Nothing of the session changes until a request is
+/// complete; then its names do, to be confirmed or undone by the answers.
+///
+/// # Errors
+/// Bytes that are no message, or a message that may not come here.
+pub fn scan(
+    bytes: &[u8],
+    keep: usize,
+    session: &mut Session,
+    statements: &Statements,
+    resolved: &mut Resolved,
+    mut classify: impl FnMut(&[u8]) -> Class,
+) -> Result<Scan, Malformed> {
+    let Some(first) = Header::parse(bytes)? else {
+        return Ok(Scan::More { needed: HEADER });
+    };
+    match first.tag {
+        tag::TERMINATE => return Ok(Scan::Terminate),
+        tag::COPY_DATA | tag::COPY_DONE | tag::COPY_FAIL => {
+            return Ok(Scan::Stray { len: first.len });
+        }
+        tag::QUERY | tag::FUNCTION_CALL => {
+            let simple = |class, query| Request {
+                end: End::Ready,
+                len: first.len,
+                class,
+                begin: None,
+                query,
+                work: Work::Runs,
+                oversize: false,
+                rewritten: false,
+            };
+            if first.len > keep {
+                return Ok(Scan::Request(Request {
+                    len: 0,
+                    oversize: true,
+                    ..simple(TOO_LONG, None)
+                }));
+            }
+            let Some(body) = bytes.get(HEADER..first.len) else {
+                return Ok(Scan::More { needed: first.len });
+            };
+            if first.tag == tag::FUNCTION_CALL {
+                // The function is named by its oid only; drivers call large object functions so.
+                let call = Class::primary(Why::Function, Traits::NONE);
+                return Ok(Scan::Request(simple(call, None)));
+            }
+            let text = frontend::query(body)?;
+            let query = Some(HEADER..HEADER + text.len());
+            return Ok(Scan::Request(simple(classify(text), query)));
+        }
+        _ => {}
+    }
+    if first.len > keep {
+        let needed = first.len.min(OVERSIZE_HEAD);
+        if bytes.len() < needed {
+            return Ok(Scan::More { needed });
+        }
+        return Ok(Scan::Request(Request {
+            end: End::Open,
+            len: 0,
+            class: TOO_LONG,
+            begin: None,
+            query: None,
+            work: Work::Runs,
+            oversize: true,
+            rewritten: true,
+        }));
+    }
+    // First where the request ends, so that names change only for a whole one.
+    let (end, len) = match extent(bytes, keep)? {
+        Extent::More(needed) => return Ok(Scan::More { needed }),
+        Extent::Whole(end, len) => (end, len),
+    };
+    extended(
+        bytes.get(..len).unwrap_or(bytes),
+        end,
+        session,
+        statements,
+        resolved,
+        classify,
+    )
+    .map(Scan::Request)
+}
+
+const TOO_LONG: Class = Class::primary(Why::TooLong, Traits::OBSERVE);
+/// Of a frame that is too long to be kept, so much is looked at: its names.
+const OVERSIZE_HEAD: usize = 8 << 10;
+
+enum Extent {
+    More(usize),
+    Whole(End, usize),
+}
+
+fn extent(bytes: &[u8], keep: usize) -> Result<Extent, Malformed> {
+    let mut at = 0;
+    loop {
+        let rest = bytes.get(at..).unwrap_or_default();
+        let Some(header) = Header::parse(rest)? else {
+            return Ok(if at + HEADER > keep {
+                Extent::Whole(End::Open, at)
+            } else {
+                Extent::More(at + HEADER)
+            });
+        };
+        match header.tag {
+            tag::PARSE
+            | tag::BIND
+            | tag::DESCRIBE
+            | tag::EXECUTE
+            | tag::CLOSE
+            | tag::SYNC
+            | tag::FLUSH => {}
+            // A simple Query or the end behind extended messages without a Sync.
+            tag::QUERY
+            | tag::FUNCTION_CALL
+            | tag::TERMINATE
+            | tag::COPY_DATA
+            | tag::COPY_DONE
+            | tag::COPY_FAIL
+                if at > 0 =>
+            {
+                return Ok(Extent::Whole(End::Flush, at));
+            }
+            other => return Err(Malformed::Unexpected { tag: other }),
+        }
+        if at + header.len > keep {
+            return Ok(Extent::Whole(End::Open, at));
+        }
+        if rest.len() < header.len {
+            return Ok(Extent::More(at + header.len));
+        }
+        at += header.len;
+        match header.tag {
+            tag::SYNC => return Ok(Extent::Whole(End::Sync, at)),
+            tag::FLUSH => return Ok(Extent::Whole(End::Flush, at)),
+            _ => {}
+        }
+    }
+}
+
+fn extended(
+    bytes: &[u8],
+    end: End,
+    session: &mut Session,
+    statements: &Statements,
+    resolved: &mut Resolved,
+    mut classify: impl FnMut(&[u8]) -> Class,
+) -> Result<Request, Malformed> {
+    let mut class: Option<Class> = None;
+    let mut begin = None;
+    let (mut work, mut rewritten) = (Work::Nothing, false);
+    // The class of the unnamed statement, once this request has parsed one.
+    let mut unnamed: Option<Class> = None;
+    let mut see = |new: Class| {
+        if let (Kind::Begin(modes), None) = (new.kind, begin) {
+            begin = Some(modes);
+        }
+        class = Some(match class {
+            Some(known) => stricter(known, new),
+            None => new,
+        });
+    };
+    let mut at = 0;
+    while let Some(header) = Header::parse(bytes.get(at..).unwrap_or_default())? {
+        let frame_end = at + header.len;
+        let Some(body) = bytes.get(at + HEADER..frame_end) else {
+            break;
+        };
+        match header.tag {
+            tag::PARSE => {
+                let parse = Parse::read(body)?;
+                work = work.max(Work::Prepares);
+                let parsed = classify(parse.text);
+                see(parsed);
+                if parse.name.is_empty() {
+                    unnamed = Some(parsed);
+                    session.unnamed.set(body);
+                } else {
+                    rewritten = true;
+                    let names = session.names();
+                    let duplicate = names.get(parse.name).is_some();
+                    // A name that is taken is an error, which the server words: see `emit`.
+                    if !duplicate {
+                        let statement = statements.intern(parse.text, parse.types);
+                        names.prepare(parse.name, Arc::clone(&statement));
+                        resolved.push(Some(statement));
+                    } else {
+                        resolved.push(None);
+                    }
+                }
+            }
+            tag::BIND => {
+                let bind = Bind::read(body)?;
+                work = Work::Runs;
+                if bind.statement.is_empty() {
+                    match unnamed {
+                        Some(_) => {}
+                        None => {
+                            rewritten = true;
+                            if let Some(text) = session.unnamed.text() {
+                                see(classify(text));
+                            }
+                        }
+                    }
+                } else {
+                    rewritten = true;
+                    let statement = session.names().get(bind.statement).cloned();
+                    if let Some(statement) = &statement {
+                        see(classify(statement.text()));
+                    }
+                    resolved.push(statement);
+                }
+            }
+            tag::DESCRIBE | tag::CLOSE => {
+                let target = Target::read(header.tag, body)?;
+                if target.object == Object::Statement {
+                    if target.name.is_empty() {
+                        rewritten = true;
+                        if header.tag == tag::DESCRIBE {
+                            work = work.max(Work::Prepares);
+                        }
+                        if header.tag == tag::CLOSE {
+                            session.unnamed.clear();
+                            unnamed = None;
+                        } else if let (None, Some(text)) = (unnamed, session.unnamed.text()) {
+                            see(classify(text));
+                        }
+                    } else {
+                        rewritten = true;
+                        let names = session.names();
+                        let statement = names.get(target.name).cloned();
+                        if header.tag == tag::CLOSE {
+                            names.close(target.name);
+                        } else {
+                            work = work.max(Work::Prepares);
+                            if let Some(statement) = &statement {
+                                see(classify(statement.text()));
+                            }
+                        }
+                        resolved.push(statement);
+                    }
+                } else {
+                    work = work.max(Work::Prepares);
+                }
+            }
+            tag::EXECUTE => {
+                Execute::read(body)?;
+                work = Work::Runs;
+            }
+            _ => {}
+        }
+        at = frame_end;
+    }
+    Ok(Request {
+        end,
+        len: bytes.len(),
+        class: class.unwrap_or(Class {
+            kind: Kind::Single,
+            access: Access::Anywhere,
+            hint: None,
+            traits: Traits::PURE_READ,
+        }),
+        begin,
+        query: None,
+        work,
+        oversize: false,
+        rewritten,
+    })
+}

@@ -1,0 +1,444 @@
+//! A session's settings as data: what a server connection must be brought to, and how.
+//!
+//! A [`Settings`] is immutable and shared: sessions with the same settings hold the same one, a
+//! savepoint costs a pointer, and "does this connection fit?" is mostly a comparison of pointers.
+//! It holds only what differs from a fresh server connection of the same user and database.
+
+use std::{fmt::Write as _, sync::Arc};
+
+use crate::sql::{Scope, SettingValue};
+
+/// How a value is set.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Value {
+    /// As the client's SET wrote it behind TO.
+    Sql(Box<str>),
+    /// As plain text: from the startup packet, or read back from a server.
+    Text(Box<str>),
+}
+
+/// Settings that differ from a fresh connection's, sorted by name.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Settings {
+    entries: Vec<(Box<str>, Value)>,
+}
+
+const SESSION_AUTHORIZATION: &str = "session_authorization";
+const ROLE: &str = "role";
+
+impl Settings {
+    /// Those of a startup packet; the last of a name counts.
+    #[must_use]
+    pub fn from_startup(parameters: &[(Box<str>, Box<str>)]) -> Self {
+        let mut settings = Self::default();
+        for (name, value) in parameters {
+            let name = name.to_ascii_lowercase().into_boxed_str();
+            settings.insert(name, Value::Text(value.clone()));
+        }
+        settings
+    }
+
+    fn insert(&mut self, name: Box<str>, value: Value) {
+        match self
+            .entries
+            .binary_search_by(|(known, _)| (**known).cmp(&name))
+        {
+            Ok(at) => {
+                if let Some(entry) = self.entries.get_mut(at) {
+                    entry.1 = value;
+                }
+            }
+            Err(at) => self.entries.insert(at, (name, value)),
+        }
+    }
+
+    /// The value of `name`, when it is set here.
+    #[must_use]
+    pub fn get(&self, name: &str) -> Option<&Value> {
+        let at = self
+            .entries
+            .binary_search_by(|(known, _)| (**known).cmp(name))
+            .ok()?;
+        self.entries.get(at).map(|(_, value)| value)
+    }
+
+    /// Nothing differs from a fresh connection.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.entries.is_empty()
+    }
+
+    /// With `name` set, or as it was in `base`.
+    #[must_use]
+    pub fn with(&self, base: &Self, name: &str, value: &SettingValue) -> Self {
+        let mut changed = self.clone();
+        let value = match value {
+            SettingValue::Default => base.get(name).cloned(),
+            SettingValue::Sql(sql) => Some(Value::Sql(sql.clone())),
+        };
+        match value {
+            Some(value) => changed.insert(name.into(), value),
+            None => changed.entries.retain(|(known, _)| **known != *name),
+        }
+        // SET SESSION AUTHORIZATION also resets the role (PostgreSQL manual, "SET SESSION AUTHORIZATION").
+        if name == SESSION_AUTHORIZATION {
+            changed.entries.retain(|(known, _)| &**known != ROLE);
+        }
+        changed
+    }
+
+    /// As after RESET ALL, which leaves role and session authorization alone.
+    #[must_use]
+    pub fn reset_all(&self, base: &Self) -> Self {
+        let mut reset = base.clone();
+        for name in [SESSION_AUTHORIZATION, ROLE] {
+            match self.get(name) {
+                Some(value) => reset.insert(name.into(), value.clone()),
+                None => reset.entries.retain(|(known, _)| &**known != name),
+            }
+        }
+        reset
+    }
+
+    /// What a look at the backend found, as plain text.
+    #[must_use]
+    pub fn from_observed(observed: impl IntoIterator<Item = (Box<str>, Box<str>)>) -> Self {
+        let mut settings = Self::default();
+        for (name, value) in observed {
+            settings.insert(name, Value::Text(value));
+        }
+        settings
+    }
+
+    /// These observed settings, spelled as in `tracked` where the session has set them itself: what
+    /// was set by SET keeps the client's own words, and settings that no look can see (those with a
+    /// prefix) are kept.
+    #[must_use]
+    pub fn reconciled(mut self, tracked: &Self) -> Self {
+        for (name, value) in &tracked.entries {
+            if name.contains('.') {
+                self.insert(name.clone(), value.clone());
+            }
+        }
+        self
+    }
+
+    /// A role or session authorization is set: a failure to carry it over must not go unnoticed.
+    #[must_use]
+    pub fn changes_identity(&self) -> bool {
+        self.get(ROLE).is_some() || self.get(SESSION_AUTHORIZATION).is_some()
+    }
+
+    /// The statements that bring a connection from `self` to `to`; `None` when there are none.
+    #[must_use]
+    pub fn statements_to(&self, to: &Self) -> Option<String> {
+        if self == to {
+            return None;
+        }
+        let mut sql = String::new();
+        // Back to the login's own identity first: it is the one that may set everything else.
+        for name in [ROLE, SESSION_AUTHORIZATION] {
+            if self.get(name).is_some() && self.get(name) != to.get(name)
+                || name == ROLE
+                    && self.get(ROLE).is_some()
+                    && self.get(SESSION_AUTHORIZATION) != to.get(SESSION_AUTHORIZATION)
+            {
+                sql.push_str(if name == ROLE {
+                    "RESET ROLE;"
+                } else {
+                    "RESET SESSION AUTHORIZATION;"
+                });
+            }
+        }
+        for (name, _) in &self.entries {
+            if to.get(name).is_none() && !is_identity(name) {
+                let _infallible = write!(sql, "RESET {};", quoted_name(name));
+            }
+        }
+        for (name, value) in &to.entries {
+            if self.get(name) != Some(value) && !is_identity(name) {
+                set(&mut sql, name, value);
+            }
+        }
+        let reauthorized = self.get(SESSION_AUTHORIZATION) != to.get(SESSION_AUTHORIZATION);
+        for name in [SESSION_AUTHORIZATION, ROLE] {
+            if let Some(value) = to.get(name)
+                && (self.get(name) != Some(value) || reauthorized)
+            {
+                set(&mut sql, name, value);
+            }
+        }
+        Some(sql)
+    }
+
+    /// A connection in any state is brought here by these.
+    #[must_use]
+    pub fn statements_from_unknown(&self) -> String {
+        let mut sql = String::from("RESET ROLE;RESET SESSION AUTHORIZATION;RESET ALL;");
+        if let Some(rest) = Self::default().statements_to(self) {
+            sql.push_str(&rest);
+        }
+        sql
+    }
+}
+
+fn is_identity(name: &str) -> bool {
+    name == ROLE || name == SESSION_AUTHORIZATION
+}
+
+fn set(sql: &mut String, name: &str, value: &Value) {
+    let _infallible = match (name, value) {
+        (SESSION_AUTHORIZATION, Value::Sql(value)) => {
+            write!(sql, "SET SESSION AUTHORIZATION {value};")
+        }
+        (SESSION_AUTHORIZATION, Value::Text(value)) => {
+            write!(
+                sql,
+                "SET SESSION AUTHORIZATION {};",
+                quoted_identifier(value)
+            )
+        }
+        (ROLE, Value::Text(value)) => write!(sql, "SET ROLE {};", quoted_identifier(value)),
+        (_, Value::Sql(value)) => write!(sql, "SET {} TO {value};", quoted_name(name)),
+        // set_config takes the flat text of list settings, which SET would quote as one element.
+        (_, Value::Text(value)) => write!(
+            sql,
+            "SELECT pg_catalog.set_config({},{},false);",
+            quoted_literal(name),
+            quoted_literal(value)
+        ),
+    };
+}
+
+/// A setting's name, which may have a dot, as SQL.
+fn quoted_name(name: &str) -> String {
+    name.split('.')
+        .map(quoted_identifier)
+        .collect::<Vec<_>>()
+        .join(".")
+}
+
+/// An identifier as SQL.
+#[must_use]
+pub fn quoted_identifier(name: &str) -> String {
+    format!("\"{}\"", name.replace('"', "\"\""))
+}
+
+/// A string as SQL, whatever `standard_conforming_strings` says.
+#[must_use]
+pub fn quoted_literal(text: &str) -> String {
+    let doubled = text.replace('\'', "''");
+    if doubled.contains('\\') {
+        format!("E'{}'", doubled.replace('\\', "\\\\"))
+    } else {
+        format!("'{doubled}'")
+    }
+}
+
+/// A session's settings through transactions, savepoints and rollbacks.
+///
+/// Only what outlives its transaction is tracked: SET LOCAL is the server's own business, since a
+/// transaction stays on its connection.
+#[derive(Debug)]
+pub struct Tracker {
+    base: Arc<Settings>,
+    /// As they are now, in the open transaction if there is one.
+    current: Arc<Settings>,
+    /// What a rollback returns to, while a transaction has changed something or has savepoints.
+    open: Option<Box<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    /// As before the transaction.
+    before: Arc<Settings>,
+    /// As when each savepoint was set.
+    savepoints: Vec<(Box<str>, Arc<Settings>)>,
+}
+
+impl Tracker {
+    /// A session that starts with what its startup packet asked for.
+    #[must_use]
+    pub fn new(base: Arc<Settings>) -> Self {
+        Self {
+            current: Arc::clone(&base),
+            base,
+            open: None,
+        }
+    }
+
+    /// As they are now.
+    #[must_use]
+    pub fn current(&self) -> &Arc<Settings> {
+        &self.current
+    }
+
+    /// As the startup packet asked.
+    #[must_use]
+    pub fn base(&self) -> &Arc<Settings> {
+        &self.base
+    }
+
+    fn open(&mut self) -> &mut Open {
+        self.open.get_or_insert_with(|| {
+            Box::new(Open {
+                before: Arc::clone(&self.current),
+                savepoints: Vec::new(),
+            })
+        })
+    }
+
+    fn change(&mut self, to: Settings) {
+        self.open();
+        if to != *self.current {
+            self.current = if to == *self.base {
+                Arc::clone(&self.base)
+            } else {
+                Arc::new(to)
+            };
+        }
+    }
+
+    /// A SET or RESET succeeded.
+    pub fn set(&mut self, name: &str, value: &SettingValue, scope: Scope) {
+        if scope == Scope::Session {
+            self.change(self.current.with(&self.base, name, value));
+        }
+    }
+
+    /// RESET ALL succeeded.
+    pub fn reset_all(&mut self) {
+        self.change(self.current.reset_all(&self.base));
+    }
+
+    /// DISCARD ALL succeeded (never inside a transaction).
+    pub fn discard_all(&mut self) {
+        self.open = None;
+        self.current = Arc::clone(&self.base);
+    }
+
+    /// A look at the backend found these, outside a transaction.
+    pub fn observed(&mut self, found: Settings) {
+        self.open = None;
+        if found != *self.current {
+            self.current = Arc::new(found);
+        }
+    }
+
+    /// SAVEPOINT succeeded.
+    pub fn savepoint(&mut self, name: &str) {
+        let current = Arc::clone(&self.current);
+        self.open().savepoints.push((name.into(), current));
+    }
+
+    /// ROLLBACK TO SAVEPOINT succeeded.
+    pub fn rollback_to(&mut self, name: &str) {
+        if let Some(open) = &mut self.open
+            && let Some(at) = open
+                .savepoints
+                .iter()
+                .rposition(|(known, _)| **known == *name)
+        {
+            open.savepoints.truncate(at + 1);
+            if let Some((_, settings)) = open.savepoints.last() {
+                self.current = Arc::clone(settings);
+            }
+        }
+    }
+
+    /// RELEASE SAVEPOINT succeeded.
+    pub fn release(&mut self, name: &str) {
+        if let Some(open) = &mut self.open
+            && let Some(at) = open
+                .savepoints
+                .iter()
+                .rposition(|(known, _)| **known == *name)
+        {
+            open.savepoints.truncate(at);
+        }
+    }
+
+    /// The transaction, or the implicit one of a request, ended.
+    pub fn ended(&mut self, committed: bool) {
+        if let Some(open) = self.open.take()
+            && !committed
+        {
+            self.current = open.before;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sql(text: &str) -> SettingValue {
+        SettingValue::Sql(text.into())
+    }
+
+    fn tracker() -> Tracker {
+        Tracker::new(Arc::new(Settings::from_startup(&[(
+            "TimeZone".into(),
+            "UTC".into(),
+        )])))
+    }
+
+    #[test]
+    fn reset_goes_back_to_the_startup_packet() {
+        let mut tracker = tracker();
+        tracker.set("timezone", &sql("'Asia/Tokyo'"), Scope::Session);
+        tracker.set("work_mem", &sql("'1MB'"), Scope::Session);
+        tracker.ended(true);
+        tracker.reset_all();
+        tracker.ended(true);
+        assert!(Arc::ptr_eq(tracker.current(), tracker.base()));
+    }
+
+    #[test]
+    fn rollback_restores_and_rollback_to_restores_the_savepoints_settings() {
+        let mut tracker = tracker();
+        tracker.set("a", &sql("1"), Scope::Session);
+        tracker.savepoint("s");
+        tracker.set("a", &sql("2"), Scope::Session);
+        tracker.set("b", &sql("2"), Scope::Local);
+        tracker.rollback_to("s");
+        assert_eq!(tracker.current().get("a"), Some(&Value::Sql("1".into())));
+        assert_eq!(tracker.current().get("b"), None);
+        tracker.ended(false);
+        assert_eq!(tracker.current().get("a"), None);
+    }
+
+    #[test]
+    fn statements_set_what_differs_and_reset_what_is_gone() {
+        let from = Settings::default().with(&Settings::default(), "a", &sql("1"));
+        let to = Settings::default().with(&Settings::default(), "app.b", &sql("'x'"));
+        assert_eq!(
+            from.statements_to(&to).unwrap(),
+            "RESET \"a\";SET \"app\".\"b\" TO 'x';"
+        );
+        assert_eq!(from.statements_to(&from.clone()), None);
+    }
+
+    #[test]
+    fn identity_is_left_first_and_taken_last() {
+        let none = Settings::default();
+        let role = none.with(&none, "role", &sql("alice"));
+        let both = none
+            .with(&none, "work_mem", &sql("'1MB'"))
+            .with(&none, "role", &sql("bob"));
+        assert_eq!(
+            role.statements_to(&both).unwrap(),
+            "RESET ROLE;SET \"work_mem\" TO '1MB';SET \"role\" TO bob;"
+        );
+        assert_eq!(
+            both.statements_to(&none).unwrap(),
+            "RESET ROLE;RESET \"work_mem\";"
+        );
+    }
+
+    #[test]
+    fn literals_survive_either_reading_of_backslashes() {
+        assert_eq!(quoted_literal("it's"), "'it''s'");
+        assert_eq!(quoted_literal(r"a\'b"), r"E'a\\''b'");
+    }
+}

@@ -1,0 +1,281 @@
+//! The class cache: classes of texts seen before, for one worker thread and one database.
+//!
+//! Two tables. The first knows whole texts: statements of the extended protocol come again byte
+//! for byte, and a hash over the bytes is the cheapest question. The second knows fingerprints: a
+//! text that differs from an earlier one only in its literals costs one pass of the lexer. What
+//! neither knows is classified, once, and entered in both.
+//!
+//! Invariants:
+//! - Everything has a bound: [`Limits`]. A full table drops what wasn't asked for again before what
+//!   was; a flood of new texts can't push out those in use, nor make any call cost more than O(1).
+//! - Entries are found by 128 bits of a keyed hash; no client can make two texts meet.
+//! - All entries were made under one generation of the catalogue.
+//! - Texts that can't be read are never entered: nothing that they share with another text is known.
+
+mod table;
+mod unknown;
+
+pub use unknown::Unknown;
+
+use std::time::Instant;
+
+use super::{
+    Access, Class, Lexing, Traits, Why,
+    fingerprint::{self, Fingerprint, Key},
+};
+use table::Table;
+use unknown::UnknownTexts;
+
+/// Longer texts aren't looked at: they go to the primary. In bytes.
+pub const LONGEST_TEXT: usize = 1 << 20;
+
+/// How much a cache may keep.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// Entries of each of the two tables: rounded up to a power of two. An entry takes 48 bytes.
+    pub entries: usize,
+    /// Fingerprints that are kept on the primary at one time.
+    pub leaning: usize,
+    /// Fingerprints of unknown texts that are counted, with a sample each (1 KiB at most).
+    pub unknown: usize,
+}
+
+impl Default for Limits {
+    /// Under one mebibyte.
+    fn default() -> Self {
+        Self {
+            entries: 8192,
+            leaning: 128,
+            unknown: 128,
+        }
+    }
+}
+
+/// What happened so far, as counters that only grow.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct CacheStats {
+    /// Found by the whole text.
+    pub text_hits: u64,
+    /// Found by the fingerprint.
+    pub fingerprint_hits: u64,
+    /// Classified.
+    pub misses: u64,
+    /// Not even tokens could be read.
+    pub unreadable: u64,
+    /// Longer than [`LONGEST_TEXT`].
+    pub too_long: u64,
+    /// Entries dropped for others.
+    pub evictions: u64,
+    /// Times that a new generation emptied the cache.
+    pub flushes: u64,
+}
+
+/// See the module's description.
+#[derive(Debug)]
+pub struct ClassCache {
+    key: Key,
+    generation: u64,
+    texts: Table,
+    fingerprints: Table,
+    leaning: Vec<(Fingerprint, Instant)>,
+    /// The latest end in `leaning`.
+    leaning_until: Option<Instant>,
+    unknown: UnknownTexts,
+    stats: CacheStats,
+    limits: Limits,
+    /// The canonical form of the text in hand.
+    form: Vec<u8>,
+}
+
+/// What of a form's buffer is kept from one text to the next, in bytes.
+const FORM_KEPT: usize = 16 << 10;
+
+impl ClassCache {
+    /// An empty cache. `random`: bits that clients can't know.
+    #[must_use]
+    pub fn new(limits: Limits, random: [u64; 4]) -> Self {
+        Self {
+            key: Key::new(random),
+            generation: 0,
+            texts: Table::new(limits.entries),
+            fingerprints: Table::new(limits.entries),
+            leaning: Vec::new(),
+            leaning_until: None,
+            unknown: UnknownTexts::new(limits.unknown),
+            stats: CacheStats::default(),
+            limits,
+            form: Vec::new(),
+        }
+    }
+
+    /// The class of `text`: kept from before, or made by `classify` under the catalogue of this
+    /// `generation`; another generation than the last one empties the cache.
+    pub fn classify(
+        &mut self,
+        text: &[u8],
+        lexing: Lexing,
+        generation: u64,
+        classify: impl FnOnce() -> Class,
+    ) -> Class {
+        if text.len() > LONGEST_TEXT {
+            self.stats.too_long += 1;
+            return Class::primary(Why::TooLong, Traits::OBSERVE);
+        }
+        if generation != self.generation {
+            self.flush(generation);
+        }
+        let whole = self.key.hash(text, lexing);
+        if let Some((class, fingerprint)) = self.texts.get(whole) {
+            self.stats.text_hits += 1;
+            self.note(text, lexing, fingerprint, class);
+            return class;
+        }
+        let fingerprint = match self.fingerprint(text, lexing) {
+            Ok(fingerprint) => fingerprint,
+            Err(beginning) => {
+                self.stats.unreadable += 1;
+                self.note(text, lexing, beginning.0, Class::UNKNOWN);
+                return Class::UNKNOWN;
+            }
+        };
+        let class = if let Some((class, _)) = self.fingerprints.get(fingerprint.0) {
+            self.stats.fingerprint_hits += 1;
+            class
+        } else {
+            self.stats.misses += 1;
+            let class = classify();
+            self.fingerprints.put(fingerprint.0, class, fingerprint.0);
+            class
+        };
+        self.texts.put(whole, class, fingerprint.0);
+        self.note(text, lexing, fingerprint.0, class);
+        class
+    }
+
+    /// Replaces the class of all texts with this text's fingerprint: a node knew better.
+    pub fn correct(&mut self, text: &[u8], lexing: Lexing, class: Class) {
+        if text.len() > LONGEST_TEXT {
+            return;
+        }
+        if let Ok(Fingerprint(hash)) = self.fingerprint(text, lexing) {
+            self.texts.remove_tagged(hash);
+            self.fingerprints.put(hash, class, hash);
+        }
+    }
+
+    /// Keeps texts with this text's fingerprint on the primary until `until`: they conflicted with
+    /// recovery on a replica.
+    pub fn lean(&mut self, text: &[u8], lexing: Lexing, until: Instant) {
+        if text.len() > LONGEST_TEXT || self.limits.leaning == 0 {
+            return;
+        }
+        let Ok(fingerprint) = self.fingerprint(text, lexing) else {
+            return;
+        };
+        if let Some((_, end)) = self.leaning.iter_mut().find(|(f, _)| *f == fingerprint) {
+            *end = until.max(*end);
+        } else {
+            if self.leaning.len() >= self.limits.leaning
+                && let Some(first) = (0..self.leaning.len()).min_by_key(|&i| self.leaning_end(i))
+            {
+                self.leaning.swap_remove(first);
+            }
+            self.leaning.push((fingerprint, until));
+        }
+        self.leaning_until = self.leaning_until.max(Some(until));
+    }
+
+    /// Whether this text leans to the primary at `now`. Costs nothing while no text does.
+    pub fn leans(&mut self, text: &[u8], lexing: Lexing, now: Instant) -> bool {
+        if self.leaning_until.is_none_or(|until| until <= now) {
+            self.leaning.clear();
+            self.leaning_until = None;
+            return false;
+        }
+        if text.len() > LONGEST_TEXT {
+            return false;
+        }
+        let Ok(fingerprint) = self.fingerprint(text, lexing) else {
+            return false;
+        };
+        self.leaning
+            .iter()
+            .any(|&(f, until)| f == fingerprint && until > now)
+    }
+
+    /// What happened so far.
+    #[must_use]
+    pub fn stats(&self) -> CacheStats {
+        CacheStats {
+            evictions: self.texts.evictions() + self.fingerprints.evictions(),
+            ..self.stats
+        }
+    }
+
+    /// Fingerprints with a class of their own.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.fingerprints.len()
+    }
+
+    /// No fingerprint has been entered.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Memory held, in bytes, without what the allocator adds.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        size_of::<Self>()
+            + self.texts.bytes()
+            + self.fingerprints.bytes()
+            + self.leaning.capacity() * size_of::<(Fingerprint, Instant)>()
+            + self.unknown.bytes()
+            + self.form.capacity()
+    }
+
+    /// Texts that might have been reads but went to the primary because they, a function or a
+    /// relation in them isn't known; most frequent first.
+    #[must_use]
+    pub fn unknown(&self) -> Vec<Unknown> {
+        self.unknown.list()
+    }
+
+    fn flush(&mut self, generation: u64) {
+        if !self.fingerprints.is_empty() {
+            self.stats.flushes += 1;
+        }
+        self.generation = generation;
+        self.texts.clear();
+        self.fingerprints.clear();
+    }
+
+    /// The text's fingerprint; `Err`: that of what can be read of it.
+    fn fingerprint(&mut self, text: &[u8], lexing: Lexing) -> Result<Fingerprint, Fingerprint> {
+        let readable = fingerprint::canonical(text, lexing, &mut self.form);
+        let found = Fingerprint(self.key.hash(&self.form, lexing));
+        if self.form.capacity() > FORM_KEPT {
+            self.form = Vec::new();
+        }
+        if readable { Ok(found) } else { Err(found) }
+    }
+
+    /// Counts the text if its class says that something about it isn't known.
+    fn note(&mut self, text: &[u8], lexing: Lexing, fingerprint: u128, class: Class) {
+        if let Access::Primary(
+            why @ (Why::Unparsable | Why::UnknownFunction | Why::UnknownRelation),
+        ) = class.access
+        {
+            self.unknown
+                .count(fingerprint, why, || fingerprint::sample(text, lexing));
+        }
+    }
+
+    fn leaning_end(&self, place: usize) -> Option<Instant> {
+        self.leaning.get(place).map(|&(_, end)| end)
+    }
+}
+
+#[cfg(test)]
+mod tests;

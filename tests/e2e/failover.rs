@@ -1,0 +1,116 @@
+//! The primary is lost, another takes its place.
+
+use std::time::Duration;
+
+use crate::support::{Proxy, Stop, own_cluster, run, sqlstate};
+
+#[test]
+fn writes_not_sent_yet_wait_for_the_new_primary() {
+    run(async {
+        let cluster = own_cluster(2);
+        let proxy = Proxy::start(&cluster, "").await;
+        let client = proxy.connect("app", "app").await;
+        let mut open = proxy.connect("app", "app").await;
+        client
+            .batch_execute("create table t (a int)")
+            .await
+            .unwrap();
+        for replica in cluster.replicas() {
+            cluster.wait_for_replay(replica).unwrap();
+        }
+        let transaction = open.transaction().await.unwrap();
+        transaction
+            .execute("insert into t values (1)", &[])
+            .await
+            .unwrap();
+        cluster.stop(0, Stop::Kill).unwrap();
+        let error = transaction
+            .execute("insert into t values (2)", &[])
+            .await
+            .unwrap_err();
+        assert_eq!(sqlstate(&error), "40001");
+        drop(transaction);
+        let held = client.batch_execute("insert into t values (3)");
+        let promotion = async {
+            tokio::time::sleep(Duration::from_millis(300)).await;
+            cluster.promote(1).unwrap();
+            cluster.follow(2).unwrap();
+        };
+        let (written, ()) = tokio::join!(held, promotion);
+        written.unwrap();
+        assert_eq!(cluster.psql(1, "select a from t").unwrap(), "3");
+        // The session of the lost transaction lives on.
+        open.batch_execute("insert into t values (4)")
+            .await
+            .unwrap();
+        let row = open.query_one("select count(*) from t", &[]).await.unwrap();
+        assert_eq!(row.get::<_, i64>(0), 2);
+        assert!(proxy.metric("pgsplit_failovers_total", &[]) >= 1.0);
+    });
+}
+
+#[test]
+fn a_write_in_flight_when_the_primary_dies_is_never_sent_twice() {
+    run(async {
+        let cluster = own_cluster(1);
+        let proxy = Proxy::start(&cluster, "").await;
+        let client = proxy.connect("app", "app").await;
+        client
+            .batch_execute("create table t (a int)")
+            .await
+            .unwrap();
+        cluster.wait_for_replay(1).unwrap();
+        let writing =
+            client.batch_execute("insert into t select 1 from pg_sleep(2) /* in flight */");
+        let killing = async {
+            crate::support::eventually("the write runs", async || {
+                !cluster.statements(0, "in flight").unwrap().is_empty()
+            })
+            .await;
+            cluster.stop(0, Stop::Kill).unwrap();
+            cluster.promote(1).unwrap();
+        };
+        let (written, ()) = tokio::join!(writing, killing);
+        assert_eq!(sqlstate(&written.unwrap_err()), "08007");
+        client
+            .batch_execute("insert into t values (2)")
+            .await
+            .unwrap();
+        assert_eq!(cluster.psql(1, "select a from t").unwrap(), "2");
+        assert_eq!(cluster.ran_on("in flight").unwrap(), [0]);
+    });
+}
+
+#[test]
+fn an_old_primary_that_returns_is_never_written_to() {
+    run(async {
+        let cluster = own_cluster(1);
+        let proxy = Proxy::start(&cluster, "").await;
+        let client = proxy.connect("app", "app").await;
+        client
+            .batch_execute("create table t (a int)")
+            .await
+            .unwrap();
+        cluster.wait_for_replay(1).unwrap();
+        cluster.stop(0, Stop::Kill).unwrap();
+        cluster.promote(1).unwrap();
+        client
+            .batch_execute("insert into t values (1)")
+            .await
+            .unwrap();
+        // It comes back as the primary that it was.
+        cluster.start_node(0).unwrap();
+        for i in 2..60 {
+            client
+                .batch_execute(&format!("insert into t values ({i})"))
+                .await
+                .unwrap();
+            client.simple_query("select * from t").await.unwrap();
+            tokio::time::sleep(Duration::from_millis(10)).await;
+        }
+        assert_eq!(cluster.psql(0, "select count(*) from t").unwrap(), "0");
+        assert_eq!(cluster.psql(1, "select count(*) from t").unwrap(), "59");
+        // Nor is it read from: it knows nothing of what came after.
+        assert!(cluster.statements(0, "select * from t").unwrap().is_empty());
+    });
+}

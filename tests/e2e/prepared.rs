@@ -1,0 +1,210 @@
+//! Prepared statements over many server connections.
+
+use std::sync::Arc;
+
+use tokio::task::JoinSet;
+
+use crate::support::{
+    Proxy, Raw, cluster,
+    message::{bind, close, describe, execute, parse, query, sync},
+    run, sqlstate, tags, unique,
+};
+
+#[test]
+fn many_clients_share_few_connections_under_their_own_names() {
+    run(async {
+        let proxy = Arc::new(Proxy::start(cluster(), "[pool]\nmax_size = 3").await);
+        let mut clients = JoinSet::new();
+        for number in 0..20_i32 {
+            let proxy = Arc::clone(&proxy);
+            clients.spawn(async move {
+                let mut raw = Raw::connect(proxy.port).await;
+                // Everyone says "s", and means something else.
+                let sql = format!("select {number} + $1::int");
+                raw.send(&[parse("s", &sql), sync()].concat()).await;
+                assert_eq!(tags(&raw.until_ready(1).await), "1Z");
+                for round in 0..30 {
+                    let bound = bind("", "s", &[&round.to_string()]);
+                    raw.send(&[bound, execute("", 0), sync()].concat()).await;
+                    let frames = raw.until_ready(1).await;
+                    assert_eq!(tags(&frames), "2DCZ");
+                    let expected = (number + round).to_string();
+                    assert!(frames[1].body.ends_with(expected.as_bytes()));
+                }
+            });
+        }
+        clients.join_all().await;
+        let servers = proxy.metric("pgsplit_server_connections", &[]);
+        assert!(servers <= 9.0, "{servers} server connections");
+    });
+}
+
+#[test]
+fn the_driver_prepares_on_one_node_and_runs_on_all() {
+    run(async {
+        let cluster = cluster();
+        let proxy = Proxy::start(cluster, "[pool]\nmax_size = 2").await;
+        let t = unique("t");
+        let client = proxy.connect("app", "app").await;
+        client
+            .batch_execute(&format!("create table {t} (a int primary key, b text)"))
+            .await
+            .unwrap();
+        let insert = client
+            .prepare(&format!("insert into {t} values ($1, $2)"))
+            .await
+            .unwrap();
+        let select = client
+            .prepare(&format!("select b from {t} where a = $1"))
+            .await
+            .unwrap();
+        for i in 0..50_i32 {
+            client
+                .execute(&insert, &[&i, &i.to_string()])
+                .await
+                .unwrap();
+            let row = client.query_one(&select, &[&i]).await.unwrap();
+            assert_eq!(row.get::<_, &str>(0), i.to_string());
+        }
+    });
+}
+
+#[test]
+fn names_behave_as_in_a_session_of_ones_own() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "").await;
+        for port in [proxy.port, cluster().nodes()[0].port] {
+            let mut raw = Raw::connect(port).await;
+            let mut say = async |bytes: Vec<Vec<u8>>| {
+                raw.send(&[bytes.concat(), sync()].concat()).await;
+                let frames = raw.until_ready(1).await;
+                let error = frames.iter().find(|frame| frame.tag == 'E');
+                error.map_or_else(|| tags(&frames), |frame| frame.field('C'))
+            };
+            assert_eq!(say(vec![bind("", "none", &[])]).await, "26000");
+            assert_eq!(say(vec![describe('S', "none")]).await, "26000");
+            assert_eq!(say(vec![parse("s", "select 1")]).await, "1Z");
+            assert_eq!(say(vec![parse("s", "select 2")]).await, "42P05");
+            assert_eq!(
+                say(vec![close('S', "s"), parse("s", "select 2")]).await,
+                "31Z"
+            );
+            assert_eq!(say(vec![describe('S', "s")]).await, "tTZ");
+            // The unnamed statement lives until the next one.
+            assert_eq!(say(vec![parse("", "select 3")]).await, "1Z");
+            assert_eq!(say(vec![bind("", "", &[]), execute("", 0)]).await, "2DCZ");
+            assert_eq!(say(vec![parse("", "selec")]).await, "42601");
+            assert_eq!(say(vec![bind("", "", &[])]).await, "26000");
+            // A simple query takes the unnamed statement with it.
+            assert_eq!(say(vec![parse("", "select 3")]).await, "1Z");
+            assert_eq!(tags(&raw.query("select 1").await), "TDCZ");
+            let mut say = async |bytes: Vec<Vec<u8>>| {
+                raw.send(&[bytes.concat(), sync()].concat()).await;
+                let frames = raw.until_ready(1).await;
+                let error = frames.iter().find(|frame| frame.tag == 'E');
+                error.map_or_else(|| tags(&frames), |frame| frame.field('C'))
+            };
+            assert_eq!(say(vec![bind("", "", &[])]).await, "26000");
+            // A Parse in a transaction outlives its rollback.
+            assert_eq!(say(vec![parse("kept", "select 4")]).await, "1Z");
+        }
+    });
+}
+
+#[test]
+fn sql_level_and_protocol_level_share_their_names() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 2").await;
+        let other = proxy.connect("app", "app").await;
+        for port in [proxy.port, cluster().nodes()[0].port] {
+            let mut raw = Raw::connect(port).await;
+            let steps = [
+                (query("prepare a (int) as select $1 + 1"), "CZ"),
+                (query("execute a(41)"), "TDCZ"),
+                (
+                    [bind("", "a", &["1"]), execute("", 0), sync()].concat(),
+                    "2DCZ",
+                ),
+                ([parse("b", "select 7"), sync()].concat(), "1Z"),
+                (query("execute b"), "TDCZ"),
+                (query("prepare b as select 1"), "EZ"),
+                (query("deallocate b"), "CZ"),
+                (query("execute b"), "EZ"),
+                ([bind("", "b", &[]), sync()].concat(), "EZ"),
+                (query("prepare b as select 1"), "CZ"),
+                (query("deallocate all"), "CZ"),
+                (query("execute a(1)"), "EZ"),
+                (query("begin; prepare c as select 1; rollback"), "CCCZ"),
+                (query("execute c"), "TDCZ"),
+                (query("explain (costs off) execute c"), "TDCZ"),
+                (query("discard all"), "CZ"),
+                (query("execute c"), "EZ"),
+            ];
+            for (i, (bytes, expected)) in steps.into_iter().enumerate() {
+                // Somebody else uses the server connections in between.
+                other.simple_query("select 1").await.unwrap();
+                other
+                    .batch_execute("create temp table x (a int); drop table x")
+                    .await
+                    .unwrap();
+                raw.send(&bytes).await;
+                assert_eq!(tags(&raw.until_ready(1).await), expected, "step {i}");
+            }
+        }
+    });
+}
+
+#[test]
+fn a_changed_table_does_not_break_prepared_statements() {
+    run(async {
+        let cluster = cluster();
+        let proxy = Proxy::start(cluster, "").await;
+        let (client, migrating) = (
+            proxy.connect("app", "app").await,
+            proxy.connect("app", "app").await,
+        );
+        let t = unique("t");
+        client
+            .batch_execute(&format!(
+                "create table {t} (a int); insert into {t} values (1)"
+            ))
+            .await
+            .unwrap();
+        (1..3).for_each(|node| cluster.wait_for_replay(node).unwrap());
+        let select = client.prepare(&format!("select * from {t}")).await.unwrap();
+        for _ in 0..8 {
+            client.query(&select, &[]).await.unwrap();
+        }
+        migrating
+            .batch_execute(&format!("alter table {t} add column b int"))
+            .await
+            .unwrap();
+        for _ in 0..8 {
+            client.query(&select, &[]).await.unwrap();
+        }
+    });
+}
+
+#[test]
+fn inside_a_transaction_a_changed_result_type_is_postgresqls_error() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "").await;
+        let client = proxy.connect("app", "app").await;
+        let t = unique("t");
+        client
+            .batch_execute(&format!("create table {t} (a int)"))
+            .await
+            .unwrap();
+        let select = client.prepare(&format!("select * from {t}")).await.unwrap();
+        client.batch_execute("begin").await.unwrap();
+        client.query(&select, &[]).await.unwrap();
+        client
+            .batch_execute(&format!("alter table {t} add column b int"))
+            .await
+            .unwrap();
+        let error = client.query(&select, &[]).await.unwrap_err();
+        assert_eq!(sqlstate(&error), "0A000");
+        client.batch_execute("rollback").await.unwrap();
+        client.query(&select, &[]).await.unwrap();
+    });
+}

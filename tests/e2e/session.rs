@@ -1,0 +1,513 @@
+//! What belongs to a session stays with it, over however many server connections it goes.
+
+use tokio::sync::mpsc;
+use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
+
+use crate::support::{
+    Frame, Proxy, Raw, cluster, eventually, message::query, run, sqlstate, tags, unique,
+};
+
+/// The first column of the first row of the last statement that gave one.
+async fn value(client: &Client, sql: &str) -> String {
+    let messages = client
+        .simple_query(sql)
+        .await
+        .unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    messages
+        .iter()
+        .rev()
+        .find_map(|message| match message {
+            SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("").to_owned()),
+            _ => None,
+        })
+        .unwrap_or_else(|| panic!("{sql}: no row"))
+}
+
+const PRIMARY: &str = "/* pgsplit: primary */ ";
+
+#[test]
+fn settings_stay_with_their_session_on_every_node() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
+        let tokyo = proxy.connect("app", "app").await;
+        let other = proxy.connect("app", "app").await;
+        tokyo
+            .batch_execute("set timezone = 'Asia/Tokyo'; set datestyle = 'German'")
+            .await
+            .unwrap();
+        for _ in 0..5 {
+            for node in ["", PRIMARY] {
+                let sql = format!("{node}select '2020-01-01 00:00Z'::timestamptz::text");
+                assert_eq!(value(&tokyo, &sql).await, "01.01.2020 09:00:00 JST");
+                assert_eq!(value(&other, &sql).await, "2020-01-01 00:00:00+00");
+            }
+        }
+        assert_eq!(value(&tokyo, "show timezone").await, "Asia/Tokyo");
+        assert_eq!(value(&other, "show timezone").await, "UTC");
+        tokyo.batch_execute("reset timezone").await.unwrap();
+        assert_eq!(value(&tokyo, "show timezone").await, "UTC");
+        assert_eq!(value(&tokyo, "show datestyle").await, "German, DMY");
+        tokyo.batch_execute("discard all").await.unwrap();
+        assert_eq!(value(&tokyo, "show datestyle").await, "ISO, MDY");
+    });
+}
+
+#[test]
+fn settings_follow_transactions() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
+        let client = proxy.connect("app", "app").await;
+        let other = proxy.connect("app", "app").await;
+        let work_mem = async |client: &Client| value(client, "show work_mem").await;
+        client
+            .batch_execute("begin; set work_mem = '1MB'; rollback")
+            .await
+            .unwrap();
+        assert_eq!(work_mem(&client).await, "4MB");
+        client
+            .batch_execute("begin; set local work_mem = '1MB'; commit")
+            .await
+            .unwrap();
+        assert_eq!(work_mem(&client).await, "4MB");
+        client.batch_execute("begin").await.unwrap();
+        client.batch_execute("set work_mem = '1MB'").await.unwrap();
+        client.batch_execute("savepoint a").await.unwrap();
+        client.batch_execute("set work_mem = '2MB'").await.unwrap();
+        client.batch_execute("rollback to a").await.unwrap();
+        assert_eq!(work_mem(&client).await, "1MB");
+        client.batch_execute("commit").await.unwrap();
+        assert_eq!(work_mem(&client).await, "1MB");
+        assert_eq!(work_mem(&other).await, "4MB");
+        client
+            .batch_execute("select set_config('work_mem', '3MB', false)")
+            .await
+            .unwrap();
+        assert_eq!(work_mem(&client).await, "3MB");
+        assert_eq!(work_mem(&other).await, "4MB");
+        // With binds, in a transaction, and undone.
+        client.batch_execute("begin").await.unwrap();
+        let set = "select set_config($1, $2, false)";
+        client.query(set, &[&"work_mem", &"5MB"]).await.unwrap();
+        client.batch_execute("rollback").await.unwrap();
+        assert_eq!(work_mem(&client).await, "3MB");
+        client.query(set, &[&"work_mem", &"5MB"]).await.unwrap();
+        assert_eq!(work_mem(&client).await, "5MB");
+        assert_eq!(work_mem(&other).await, "4MB");
+        // Out of sight, in a block of code.
+        client
+            .batch_execute("do $$ begin set work_mem = '6MB'; end $$")
+            .await
+            .unwrap();
+        assert_eq!(work_mem(&client).await, "6MB");
+        assert_eq!(work_mem(&other).await, "4MB");
+        // A failed text of several statements takes its settings back.
+        client
+            .batch_execute("set work_mem = '7MB'; select 1/0")
+            .await
+            .unwrap_err();
+        assert_eq!(work_mem(&client).await, "6MB");
+        client.batch_execute("reset all").await.unwrap();
+        assert_eq!(work_mem(&client).await, "4MB");
+    });
+}
+
+#[test]
+fn roles_and_search_paths_do_not_leak() {
+    run(async {
+        let cluster = cluster();
+        let role = unique("role");
+        cluster.psql(0, &format!("create role {role}; grant {role} to app; create schema {role} authorization app")).unwrap();
+        let proxy = Proxy::start(cluster, "[pool]\nmax_size = 1").await;
+        let client = proxy.connect("app", "app").await;
+        let other = proxy.connect("app", "app").await;
+        client
+            .batch_execute(&format!("set role {role}"))
+            .await
+            .unwrap();
+        for node in ["", PRIMARY] {
+            let sql = format!("{node}select current_user");
+            assert_eq!(value(&client, &sql).await, role);
+            assert_eq!(value(&other, &sql).await, "app");
+        }
+        client
+            .batch_execute("begin; reset role; rollback")
+            .await
+            .unwrap();
+        assert_eq!(value(&client, "select current_user").await, role);
+        client.batch_execute("set role none").await.unwrap();
+        assert_eq!(value(&client, "select current_user").await, "app");
+        client
+            .batch_execute(&format!("set search_path = {role}"))
+            .await
+            .unwrap();
+        client
+            .batch_execute("create table here (a int); insert into here values (1)")
+            .await
+            .unwrap();
+        assert_eq!(value(&client, "select a from here").await, "1");
+        assert_eq!(
+            sqlstate(&other.simple_query("select a from here").await.unwrap_err()),
+            "42P01"
+        );
+        // pg_dump's way.
+        other
+            .batch_execute("select pg_catalog.set_config('search_path', '', false)")
+            .await
+            .unwrap();
+        assert_eq!(value(&client, "select a from here").await, "1");
+    });
+}
+
+#[test]
+fn startup_options_are_the_sessions_reset_values() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
+        let other = proxy.connect("app", "app").await;
+        let mut config = proxy.config("app", "app");
+        config
+            .options("-c work_mem=9MB -c timezone=Asia/Tokyo")
+            .application_name("mine");
+        let (client, connection) = config.connect(NoTls).await.unwrap();
+        tokio::spawn(connection);
+        for node in ["", PRIMARY] {
+            let show = format!(
+                "{node}select current_setting('work_mem') || current_setting('application_name')"
+            );
+            assert_eq!(value(&client, &show).await, "9MBmine");
+            assert_eq!(
+                value(&other, &format!("{node}select current_setting('work_mem')")).await,
+                "4MB"
+            );
+        }
+        client.batch_execute("set work_mem = '1MB'").await.unwrap();
+        client.batch_execute("reset all").await.unwrap();
+        assert_eq!(value(&client, "show work_mem").await, "9MB");
+        assert_eq!(value(&client, "show timezone").await, "Asia/Tokyo");
+        client
+            .batch_execute("set timezone to default")
+            .await
+            .unwrap();
+        assert_eq!(value(&client, "show timezone").await, "Asia/Tokyo");
+    });
+}
+
+#[test]
+fn parameter_status_reaches_the_client_as_it_would_directly() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
+        let mut seen = Vec::new();
+        for port in [proxy.port, cluster().nodes()[0].port] {
+            let mut raw = Raw::connect(port).await;
+            let mut greeting: Vec<Frame> = raw
+                .greeting
+                .iter()
+                .filter(|f| f.tag == 'S')
+                .cloned()
+                .collect();
+            greeting.sort_by(|a, b| a.body.cmp(&b.body));
+            let mut frames = greeting;
+            for sql in [
+                "set timezone = 'Asia/Tokyo'",
+                "set client_encoding = 'LATIN1'; set datestyle = 'German'",
+                "begin; set application_name = 'x'; rollback",
+                "begin; set local intervalstyle = 'iso_8601'; commit",
+                "select 1",
+                "reset all",
+            ] {
+                let mut answer = raw.query(sql).await;
+                // In which order they come before ReadyForQuery is nobody's business.
+                answer.sort_by(|a, b| (a.tag, &a.body).cmp(&(b.tag, &b.body)));
+                frames.extend(answer);
+            }
+            seen.push(frames);
+        }
+        assert_eq!(seen[0], seen[1]);
+    });
+}
+
+#[test]
+fn temporary_tables_keep_their_connection_and_nobody_else_sees_them() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "").await;
+        let client = proxy.connect("app", "app").await;
+        let other = proxy.connect("app", "app").await;
+        client
+            .batch_execute("create temp table mine (a int); insert into mine values (1)")
+            .await
+            .unwrap();
+        for _ in 0..5 {
+            assert_eq!(value(&client, "select a from mine").await, "1");
+            assert_eq!(
+                sqlstate(&other.simple_query("select a from mine").await.unwrap_err()),
+                "42P01"
+            );
+        }
+        assert!(proxy.metric("pgsplit_pins_total", &[]) > 0.0);
+        client.batch_execute("discard temp").await.unwrap();
+        assert_eq!(
+            sqlstate(&client.simple_query("select a from mine").await.unwrap_err()),
+            "42P01"
+        );
+        // Made out of sight.
+        client
+            .batch_execute("do $$ begin create temp table hidden (a int); end $$")
+            .await
+            .unwrap();
+        for _ in 0..5 {
+            assert_eq!(value(&client, "select count(*) from hidden").await, "0");
+        }
+        drop(client);
+        assert_eq!(
+            sqlstate(
+                &other
+                    .simple_query("select a from hidden")
+                    .await
+                    .unwrap_err()
+            ),
+            "42P01"
+        );
+    });
+}
+
+#[test]
+fn notifications_reach_listeners() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 2").await;
+        let channel = unique("channel");
+        let (listener, mut connection) = proxy.config("app", "app").connect(NoTls).await.unwrap();
+        let (sender, mut received) = mpsc::unbounded_channel();
+        tokio::spawn(async move {
+            while let Some(Ok(message)) = std::future::poll_fn(|c| connection.poll_message(c)).await
+            {
+                if let AsyncMessage::Notification(n) = message {
+                    sender
+                        .send((n.channel().to_owned(), n.payload().to_owned()))
+                        .unwrap();
+                }
+            }
+        });
+        listener
+            .batch_execute(&format!("listen {channel}"))
+            .await
+            .unwrap();
+        let notifier = proxy.connect("app", "app").await;
+        for i in 0..3 {
+            notifier
+                .batch_execute(&format!("notify {channel}, 'n{i}'"))
+                .await
+                .unwrap();
+            let got =
+                tokio::time::timeout(std::time::Duration::from_secs(20), received.recv()).await;
+            assert_eq!(got.unwrap().unwrap(), (channel.clone(), format!("n{i}")));
+            listener.simple_query("select 1").await.unwrap();
+        }
+        notifier
+            .query("select pg_notify($1, 'f')", &[&channel])
+            .await
+            .unwrap();
+        assert_eq!(received.recv().await.unwrap().1, "f");
+        listener.batch_execute("unlisten *").await.unwrap();
+        notifier
+            .batch_execute(&format!("notify {channel}, 'late'"))
+            .await
+            .unwrap();
+        listener.simple_query("select 1").await.unwrap();
+        assert!(received.try_recv().is_err());
+        // The connection that listened is free of it, whoever has it now.
+        assert_eq!(
+            value(&notifier, "select count(*) from pg_listening_channels()").await,
+            "0"
+        );
+    });
+}
+
+#[test]
+fn session_advisory_locks_are_held_until_released_or_the_client_goes() {
+    run(async {
+        let cluster = cluster();
+        let proxy = Proxy::start(cluster, "[pool]\nmax_size = 3").await;
+        let client = proxy.connect("app", "app").await;
+        let other = proxy.connect("app", "app").await;
+        let key = u32::from(proxy.port) * 16;
+        let free = async |key: u32| {
+            value(&other, &format!("select pg_try_advisory_xact_lock({key})")).await == "t"
+        };
+        client
+            .simple_query(&format!("select pg_advisory_lock({key})"))
+            .await
+            .unwrap();
+        for _ in 0..5 {
+            client.simple_query("select 1").await.unwrap();
+            assert!(!free(key).await);
+        }
+        assert_eq!(
+            value(&client, &format!("select pg_advisory_unlock({key})")).await,
+            "t"
+        );
+        assert!(free(key).await);
+        // Taken inside a function that tells nothing of it.
+        let f = unique("f");
+        client
+            .batch_execute(&format!(
+                "create function {f}() returns void language sql stable as 'select pg_advisory_lock({})'",
+                key + 1
+            ))
+            .await
+            .unwrap();
+        client
+            .simple_query(&format!("{PRIMARY}select {f}()"))
+            .await
+            .unwrap();
+        assert!(!free(key + 1).await);
+        drop(client);
+        eventually("the lock is free once its client is gone", async || {
+            free(key + 1).await
+        })
+        .await;
+        assert_eq!(
+            cluster.psql(0, &format!("select count(*) from pg_locks where locktype = 'advisory' and objid in ({key}, {})", key + 1)).unwrap(),
+            "0"
+        );
+    });
+}
+
+#[test]
+fn holdable_cursors_and_sequences_belong_to_one_session() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "").await;
+        let client = proxy.connect("app", "app").await;
+        let other = proxy.connect("app", "app").await;
+        let s = unique("s");
+        client
+            .batch_execute(&format!("create sequence {s}"))
+            .await
+            .unwrap();
+        assert_eq!(value(&client, &format!("select nextval('{s}')")).await, "1");
+        assert_eq!(value(&other, &format!("select nextval('{s}')")).await, "2");
+        assert_eq!(value(&client, &format!("select currval('{s}')")).await, "1");
+        assert_eq!(value(&client, "select lastval()").await, "1");
+        assert_eq!(value(&other, "select lastval()").await, "2");
+        client
+            .batch_execute(
+                "begin; declare c cursor with hold for select * from generate_series(1, 9); commit",
+            )
+            .await
+            .unwrap();
+        for expected in 1..5 {
+            other
+                .simple_query(&format!("{PRIMARY}select 1"))
+                .await
+                .unwrap();
+            assert_eq!(value(&client, "fetch c").await, expected.to_string());
+        }
+        assert_eq!(
+            sqlstate(&other.simple_query("fetch c").await.unwrap_err()),
+            "34000"
+        );
+        client.batch_execute("close all").await.unwrap();
+        assert_eq!(
+            sqlstate(&client.simple_query("fetch c").await.unwrap_err()),
+            "34000"
+        );
+    });
+}
+
+#[test]
+fn serial_columns_give_currval_after_an_insert() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 2").await;
+        let client = proxy.connect("app", "app").await;
+        let other = proxy.connect("app", "app").await;
+        let t = unique("t");
+        client
+            .batch_execute(&format!("create table {t} (id serial primary key, a int)"))
+            .await
+            .unwrap();
+        for _ in 0..5 {
+            client
+                .batch_execute(&format!("insert into {t} (a) values (1)"))
+                .await
+                .unwrap();
+            other
+                .batch_execute(&format!("insert into {t} (a) values (2)"))
+                .await
+                .unwrap();
+            let id = value(&client, "select lastval()").await;
+            assert_eq!(
+                value(&client, &format!("select a from {t} where id = {id}")).await,
+                "1"
+            );
+        }
+    });
+}
+
+#[test]
+fn npgsqls_reset_is_the_reset_it_is() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
+        let reset = "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
+            SELECT pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP;";
+        for port in [proxy.port, cluster().nodes()[0].port] {
+            let mut raw = Raw::connect(port).await;
+            raw.query("set work_mem = '1MB'; create temp table gone (a int)")
+                .await;
+            assert_eq!(tags(&raw.query(reset).await), "CCCCTDCCCZ");
+            assert_eq!(tags(&raw.query("select * from gone").await), "EZ");
+            raw.send(&query("show work_mem")).await;
+            let frames = raw.until_ready(1).await;
+            assert!(frames[1].body.ends_with(b"4MB"));
+        }
+    });
+}
+
+#[test]
+fn session_mode_keeps_a_connection_and_still_splits() {
+    run(async {
+        let cluster = cluster();
+        let proxy = Proxy::start(cluster, "[pool]\nmode = \"session\"").await;
+        let client = proxy.connect("app", "app").await;
+        let pid = format!("{PRIMARY}select pg_backend_pid()");
+        let first = value(&client, &pid).await;
+        let other = proxy.connect("app", "app").await;
+        other
+            .simple_query(&format!("{PRIMARY}select 1"))
+            .await
+            .unwrap();
+        for _ in 0..5 {
+            assert_eq!(value(&client, &pid).await, first);
+        }
+        assert_ne!(value(&other, &pid).await, first);
+        client.batch_execute("set work_mem = '1MB'").await.unwrap();
+        for _ in 0..5 {
+            let mark = unique("mark");
+            let sql = format!("select current_setting('work_mem') /* {mark} */");
+            assert_eq!(value(&client, &sql).await, "1MB");
+        }
+        let mark = unique("mark");
+        client
+            .simple_query(&format!("select 1 /* {mark} */"))
+            .await
+            .unwrap();
+        assert_ne!(cluster.ran_on(&mark).unwrap(), [0]);
+    });
+}
+
+#[test]
+fn statement_mode_refuses_transactions() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmode = \"statement\"").await;
+        let client = proxy.connect("app", "app").await;
+        client.simple_query("select 1").await.unwrap();
+        client.batch_execute("begin").await.unwrap_err();
+        let client = proxy.connect("app", "app").await;
+        let t = unique("t");
+        client
+            .batch_execute(&format!("create table {t} (a int)"))
+            .await
+            .unwrap();
+        client
+            .execute(&format!("insert into {t} values (1)"), &[])
+            .await
+            .unwrap();
+    });
+}

