@@ -110,7 +110,7 @@ async fn a_sample_comes_within_milliseconds_and_only_when_somebody_asks() {
         .await
         .unwrap();
 
-    let mut slowest = Duration::ZERO;
+    let mut waits = Vec::new();
     for n in 0..50 {
         primary
             .batch_execute("insert into t values (1)")
@@ -132,7 +132,7 @@ async fn a_sample_comes_within_milliseconds_and_only_when_somebody_asks() {
                 .expect("a wish brings a view")
                 .unwrap();
         }
-        slowest = slowest.max(written.elapsed());
+        waits.push(written.elapsed());
         let row = replica
             .query_one("select count(*) from t", &[])
             .await
@@ -143,8 +143,12 @@ async fn a_sample_comes_within_milliseconds_and_only_when_somebody_asks() {
             "the replica shows what was written"
         );
     }
-    println!("slowest of 50 waits for a replica: {slowest:?}");
-    assert!(slowest < SLACK);
+    waits.sort();
+    println!(
+        "50 waits for a replica: median {:?}, slowest {:?}",
+        waits[25], waits[49]
+    );
+    assert!(waits[49] < SLACK);
 
     let mut ticks = monitor.subscribe();
     while timeout(INTERVAL, ticks.changed()).await.is_ok() {}
@@ -198,6 +202,56 @@ async fn a_hung_or_killed_replica_is_left_and_returns_after_good_probes() {
     let change = |from, to| What::Health { from, to };
     let (up, suspect) = (Health::Up, Health::Suspect);
     assert_eq!(whats, [change(up, suspect), change(suspect, up)]);
+}
+
+#[tokio::test]
+async fn a_node_that_accepts_and_never_answers_is_down_and_one_that_refuses_us_says_why() {
+    let cluster = Postgres::cluster(0);
+    let silent = TcpListener::bind("127.0.0.1:0").unwrap();
+    let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+    let mut nodes = vec![cluster[0].settings()];
+    for (name, listener) in [("silent", &silent), ("closed", &closed)] {
+        nodes.push(settings::Node {
+            name: name.into(),
+            port: listener.local_addr().unwrap().port(),
+            ..cluster[0].settings()
+        });
+    }
+    drop(closed);
+    let started = Instant::now();
+    let watched = watch_nodes(&nodes, "app", INTERVAL);
+    let monitor = &watched.monitor;
+    let view = until(monitor, PATIENCE, |v| v.primary == Some(PG1)).await;
+    println!(
+        "primary found after {:?} beside a silent node",
+        started.elapsed()
+    );
+    assert!(started.elapsed() < TIMEOUT + SLACK);
+    assert_eq!(view.nodes[1].health, Health::Down);
+    assert_eq!(view.nodes[2].health, Health::Down);
+
+    let refused = watch(&cluster, "nobody", INTERVAL);
+    until(&refused.monitor, PATIENCE, |v| {
+        v.nodes[0].health == Health::Down
+    })
+    .await;
+    let last = refused.monitor.events().pop().unwrap();
+    assert_eq!(last.event.cause.to_string(), "probe: error 28P01");
+}
+
+#[tokio::test]
+async fn a_user_who_may_not_read_the_control_file_watches_well_enough() {
+    let cluster = Postgres::cluster(1);
+    for function in ["system", "checkpoint", "recovery"] {
+        cluster[0].sql(&format!(
+            "revoke execute on function pg_control_{function}() from public"
+        ));
+    }
+    let watched = watch(&cluster, "app", INTERVAL);
+    let view = until(&watched.monitor, PATIENCE, |v| all_up(v, 2)).await;
+    assert_eq!(view.primary, Some(PG1));
+    assert_eq!(view.nodes[0].timeline, Some(1));
+    assert_eq!(view.nodes[1].timeline, None);
 }
 
 #[tokio::test]
@@ -304,6 +358,72 @@ async fn a_replica_that_follows_the_fenced_primary_is_not_read_from() {
     assert!(monitor.alerts().contains(&(PG3, detached)));
 }
 
+#[tokio::test]
+async fn a_catalogue_is_loaded_when_asked_for_and_never_kept_after_a_change() {
+    let cluster = Postgres::cluster(0);
+    cluster[0].sql("create database shop");
+    let watched = watch(&cluster, "app", INTERVAL);
+    let monitor = &watched.monitor;
+    until(monitor, PATIENCE, |v| all_up(v, 1)).await;
+    assert!(monitor.catalogue("shop").is_none(), "on its way");
+    let asked = Instant::now();
+    let first = catalogue_after(monitor, 0).await;
+    println!("loaded after {:?}", asked.elapsed());
+
+    let slot = monitor.catalogue_slot("shop").unwrap();
+    slot.ddl_seen();
+    assert!(slot.current().is_none(), "not trusted for a moment");
+    let seen = Instant::now();
+    let second = catalogue_after(monitor, first).await;
+    println!("back after {:?}", seen.elapsed());
+
+    let elsewhere = cluster[0].connect_to("postgres", "shop").await;
+    // None of these changes what names mean.
+    elsewhere
+        .batch_execute(
+            "create table t (n int); create temp table mine (n int); insert into t values (1)",
+        )
+        .await
+        .unwrap();
+    let third = catalogue_after(monitor, second).await;
+    elsewhere
+        .batch_execute(
+            "insert into t values (2); create temp table more (n int); truncate t; analyze",
+        )
+        .await
+        .unwrap();
+    let quiet = timeout(Duration::from_secs(5), catalogue_after(monitor, third)).await;
+    assert!(quiet.is_err(), "loaded again without need");
+    for change in [
+        "create function f() returns int language sql stable as 'select 1'",
+        "alter function f() volatile",
+        "create view v as select n, f() from t",
+        "create policy p on t using (f() = 1)",
+        "drop policy p on t",
+    ] {
+        let before = monitor.catalogue("shop").unwrap().generation;
+        elsewhere.batch_execute(change).await.unwrap();
+        let changed = Instant::now();
+        catalogue_after(monitor, before).await;
+        println!("{change}: noticed after {:?}", changed.elapsed());
+    }
+}
+
+/// The generation of a catalogue that is newer than `generation`.
+async fn catalogue_after(monitor: &Arc<Monitor>, generation: u64) -> u64 {
+    let wait = async {
+        loop {
+            if let Some(catalogue) = monitor.catalogue("shop")
+                && catalogue.generation > generation
+            {
+                return catalogue.generation;
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    };
+    timeout(PATIENCE, wait).await.expect("a newer catalogue")
+}
+
 fn roles(view: &View) -> Vec<Role> {
     view.nodes.iter().map(|n| n.role).collect()
 }
@@ -351,6 +471,10 @@ impl Drop for Watched {
 
 fn watch(cluster: &[Postgres], user: &str, interval: Duration) -> Watched {
     let nodes: Vec<_> = cluster.iter().map(Postgres::settings).collect();
+    watch_nodes(&nodes, user, interval)
+}
+
+fn watch_nodes(nodes: &[settings::Node], user: &str, interval: Duration) -> Watched {
     let settings = settings::Monitor {
         interval,
         timeout: TIMEOUT,
@@ -359,10 +483,10 @@ fn watch(cluster: &[Postgres], user: &str, interval: Duration) -> Watched {
         user: user.to_owned(),
         password: Some(settings::Secret(user.to_owned())),
         database: "postgres".to_owned(),
-        password_file: None,
+        ..settings::Monitor::default()
     };
     let stop = CancellationToken::new();
-    let monitor = Monitor::start(&nodes, &settings, &TaskTracker::new(), &stop);
+    let monitor = Monitor::start(nodes, &settings, &TaskTracker::new(), &stop);
     Watched { monitor, stop }
 }
 
@@ -457,8 +581,12 @@ impl Postgres {
     }
 
     async fn connect(&self, user: &str) -> Client {
+        self.connect_to(user, "postgres").await
+    }
+
+    async fn connect_to(&self, user: &str, database: &str) -> Client {
         let login = format!(
-            "host=127.0.0.1 port={} user={user} password={user} dbname=postgres",
+            "host=127.0.0.1 port={} user={user} password={user} dbname={database}",
             self.port
         );
         let (client, connection) = tokio_postgres::connect(&login, NoTls).await.unwrap();

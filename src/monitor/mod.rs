@@ -42,7 +42,7 @@ use crate::{
 };
 
 /// Shortest time between two samples of one node.
-pub const SAMPLE_GAP: Duration = Duration::from_millis(2);
+pub const SAMPLE_GAP: Duration = Duration::from_millis(5);
 /// Shortest time between two probes of one node, however many failures are reported.
 pub const PROBE_GAP: Duration = Duration::from_millis(10);
 /// Time between two probes when something hangs on them, if `monitor.interval` isn't shorter.
