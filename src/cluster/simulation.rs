@@ -26,6 +26,8 @@ struct Server {
     timeline: u32,
     /// As the control file tells.
     noted_timeline: u32,
+    /// The timeline on which it was the view's primary.
+    elected: u32,
     upstream: usize,
     conn: u64,
     connected: bool,
@@ -43,6 +45,8 @@ struct Session {
 enum Step {
     Write(usize),
     ReadPrimary(usize),
+    /// A write that was sent to a primary of the past is acknowledged.
+    WriteLate(usize, usize),
     ReadReplica(usize, usize),
     OthersWrite(usize),
     Receive(usize),
@@ -81,6 +85,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
     let step = prop_oneof![
         6 => session().prop_map(Step::Write),
         2 => session().prop_map(Step::ReadPrimary),
+        1 => (session(), node()).prop_map(|(s, n)| Step::WriteLate(s, n)),
         16 => (session(), node()).prop_map(|(s, n)| Step::ReadReplica(s, n)),
         2 => node().prop_map(Step::OthersWrite),
         12 => node().prop_map(Step::Receive),
@@ -139,6 +144,7 @@ impl World {
             alive: true,
             timeline: 1,
             noted_timeline: 1,
+            elected: 0,
             upstream: 0,
             conn: 0,
             connected: false,
@@ -196,6 +202,17 @@ impl World {
                 let session = &mut self.sessions[session];
                 session.saw = server.log.clone();
                 session.seen.on_primary(view.epoch, id, now);
+            }
+            Step::WriteLate(session, node) => {
+                let record = self.record();
+                let server = &mut self.servers[node];
+                if server.alive && !server.in_recovery && server.elected == server.timeline {
+                    server.log.push(record);
+                    let session = &mut self.sessions[session];
+                    session.saw = server.log.clone();
+                    let id = NodeId(node as u16);
+                    session.seen.on_primary(view.epoch, id, now);
+                }
             }
             Step::ReadReplica(session, node) => self.read_replica(&view, session, node),
             Step::OthersWrite(node) => {
@@ -380,8 +397,9 @@ impl World {
         assert!(view.epoch >= self.epoch, "epochs only grow");
         self.epoch = view.epoch;
         if let Some(primary) = view.primary {
-            self.last_primary = primary.index();
             let node = view.node(primary).unwrap();
+            self.last_primary = primary.index();
+            self.servers[primary.index()].elected = node.timeline.unwrap();
             assert_eq!((node.role, node.health), (Role::Primary, Health::Up));
             assert!(view.epoch_start.is_some());
             let newer = view.nodes.iter().filter(|n| n.timeline > node.timeline);
@@ -400,7 +418,7 @@ impl World {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(60))]
 
     #[test]
     fn no_session_misses_what_it_saw_before(privileged in any::<bool>(), steps in steps()) {

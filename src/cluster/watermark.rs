@@ -186,6 +186,10 @@ impl Item {
     /// An upper bound of what was seen, or the node that has to be sampled for one, if any.
     fn bound(self, view: &View) -> Result<Lsn, Option<NodeId>> {
         let node = view.node(self.node).ok_or(None)?;
+        if self.of_primary && view.primary.is_some_and(|primary| primary != self.node) {
+            // Acknowledged by the last primary when this epoch had begun already.
+            return view.epoch_start.ok_or(view.primary);
+        }
         if self.of_primary {
             // Unless it has come back as something else, of which these would be the positions.
             let primary = matches!(node.role, Role::Primary | Role::Fenced);
