@@ -38,11 +38,23 @@ fn a_statement_is_classified_once_whatever_its_literals() {
     assert_eq!(known(&mut cache, "SELECT  2"), READ);
     assert_eq!(ask(&mut cache, "insert into t values (1)", WRITE), WRITE);
     assert_eq!(known(&mut cache, "insert into t values (2), (3)"), WRITE);
+    assert_eq!(known(&mut cache, "select 7 -- c"), READ);
     let stats = cache.stats();
     assert_eq!(
-        (stats.misses, stats.text_hits, stats.fingerprint_hits),
-        (2, 1, 2)
+        (stats.misses, stats.skeleton_hits, stats.fingerprint_hits),
+        (2, 1, 3)
     );
+}
+
+#[test]
+fn literals_that_may_decide_are_looked_at_every_time() {
+    let mut cache = cache();
+    assert_eq!(ask(&mut cache, "set a = 1", READ), READ);
+    assert_eq!(ask(&mut cache, "set a = 2", WRITE), WRITE);
+    assert_eq!(ask(&mut cache, "select 'f'::regproc", READ), READ);
+    assert_eq!(ask(&mut cache, "select 'g'::regproc", WRITE), WRITE);
+    assert_eq!(known(&mut cache, "set a = 1"), READ);
+    assert_eq!(known(&mut cache, "select 'f'::regproc"), READ);
 }
 
 #[test]

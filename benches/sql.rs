@@ -1,0 +1,145 @@
+//! What a statement costs before it is sent anywhere: lexing, and the class cache's two ways to
+//! know a text. Aim: under 200 ns for a statement of 60 to 200 bytes that was seen before, whatever
+//! its literals.
+
+#![allow(clippy::indexing_slicing, reason = "a bench indexes its own tables")]
+
+use std::hint::black_box;
+
+use criterion::{Criterion, Throughput, criterion_group, criterion_main};
+use pgsplit::sql::{Class, ClassCache, Lexing, Limits, effects, lexer::Lexer, utility};
+
+/// Typical statements; each `?` becomes another number in each text.
+const STATEMENTS: [(&str, &str); 7] = [
+    (
+        "pgbench_select",
+        "SELECT abalance FROM pgbench_accounts WHERE aid = ?;",
+    ),
+    (
+        "join",
+        "SELECT o.id, o.total, c.name FROM orders o JOIN customers c ON c.id = o.customer_id WHERE o.id = ? AND c.region = 'north ?'",
+    ),
+    (
+        "orm",
+        r#"SELECT "users"."id", "users"."email", "users"."created_at", "users"."updated_at" FROM "users" WHERE "users"."account_id" = ? AND "users"."deleted_at" IS NULL ORDER BY "users"."id" ASC LIMIT 1"#,
+    ),
+    (
+        "in_list",
+        "SELECT id, name, price FROM products WHERE category = ? AND id IN (?, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20)",
+    ),
+    (
+        "insert",
+        "INSERT INTO pgbench_history (tid, bid, aid, delta, mtime) VALUES (?, 3, 812, -4, CURRENT_TIMESTAMP);",
+    ),
+    (
+        "update",
+        "UPDATE pgbench_accounts SET abalance = abalance + ? WHERE aid = ?;",
+    ),
+    (
+        "prepared",
+        "select id, title, body, author_id, created_at from posts where author_id = $1 and created_at > $2 order by created_at desc limit $3",
+    ),
+];
+
+/// Texts per statement: enough that the text table doesn't know the next one yet or any more.
+const TEXTS: usize = 20_000;
+
+fn texts(statement: &str) -> Vec<String> {
+    (0..TEXTS)
+        .map(|i| statement.replace('?', &(i * 7919 % 1_000_000).to_string()))
+        .collect()
+}
+
+fn cache() -> ClassCache {
+    ClassCache::new(Limits::default(), [11, 22, 33, 44])
+}
+
+fn known(cache: &mut ClassCache, text: &str) -> Class {
+    cache.classify(text.as_bytes(), Lexing::default(), 1, || Class::UNKNOWN)
+}
+
+fn read(cache: &mut ClassCache, text: &str) -> Class {
+    cache.classify(text.as_bytes(), Lexing::default(), 1, || Class {
+        access: pgsplit::sql::Access::Read,
+        ..Class::UNKNOWN
+    })
+}
+
+fn bench(c: &mut Criterion) {
+    for (name, statement) in STATEMENTS {
+        let texts = texts(statement);
+        let mut group = c.benchmark_group(name);
+        group.throughput(Throughput::Bytes(
+            texts.iter().map(|t| t.len() as u64).sum::<u64>() / TEXTS as u64,
+        ));
+        group.bench_function("lex", |b| {
+            let mut next = texts.iter().cycle();
+            b.iter(|| {
+                let text = next.next().map(String::as_bytes).unwrap_or_default();
+                Lexer::new(black_box(text), Lexing::default()).count()
+            });
+        });
+        group.bench_function("seen_with_other_literals", |b| {
+            let mut cache = cache();
+            read(&mut cache, &texts[0]);
+            let mut next = texts.iter().cycle();
+            b.iter(|| {
+                known(
+                    &mut cache,
+                    black_box(next.next().map(String::as_str).unwrap_or_default()),
+                )
+            });
+        });
+        group.bench_function("seen_verbatim", |b| {
+            let mut cache = cache();
+            read(&mut cache, &texts[0]);
+            b.iter(|| known(&mut cache, black_box(&texts[0])));
+        });
+        group.finish();
+    }
+
+    // All shapes in turn: what the processor's branch predictor can't learn by heart.
+    let all: Vec<_> = STATEMENTS
+        .iter()
+        .map(|(_, statement)| texts(statement))
+        .collect();
+    c.bench_function("mixed/seen_with_other_literals", |b| {
+        let mut cache = cache();
+        for texts in &all {
+            read(&mut cache, &texts[0]);
+        }
+        let mut at = 0_usize;
+        b.iter(|| {
+            at += 1;
+            let text = &all[at * 5 % all.len()][at % TEXTS];
+            known(&mut cache, black_box(text))
+        });
+    });
+
+    c.bench_function("utility/set", |b| {
+        b.iter(|| {
+            utility(
+                black_box(b"SET search_path TO app, public"),
+                Lexing::default(),
+            )
+        });
+    });
+    c.bench_function("effects/set", |b| {
+        b.iter(|| {
+            effects(
+                black_box(b"SET search_path TO app, public"),
+                Lexing::default(),
+            )
+        });
+    });
+}
+
+criterion_group! {
+    name = benches;
+    config = Criterion::default()
+        .without_plots()
+        .warm_up_time(std::time::Duration::from_millis(300))
+        .measurement_time(std::time::Duration::from_millis(700));
+    targets = bench
+}
+criterion_main!(benches);
