@@ -18,6 +18,8 @@
 
 mod buffer;
 mod deciding;
+#[cfg(test)]
+pub(crate) mod grammar;
 mod hash;
 mod list;
 mod skeleton;

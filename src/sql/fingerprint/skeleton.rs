@@ -71,6 +71,11 @@ impl Reader<'_> {
     /// Passes what begins with `byte`, which is next and isn't plain.
     #[inline]
     fn look(&mut self, byte: u8) -> Option<()> {
+        if byte == b'"' {
+            let end = scan::quoted_identifier(self.text, self.at + 1)?;
+            self.copy(end);
+            return Some(());
+        }
         let flags = scan::flags(byte);
         if flags & scan::WORD_PART != 0 {
             if self.in_word(self.at) {
@@ -86,11 +91,6 @@ impl Reader<'_> {
             };
         }
         match byte {
-            b'"' => {
-                let end = scan::quoted_identifier(self.text, self.at + 1)?;
-                self.copy(end);
-                Some(())
-            }
             b'\'' => self.string(),
             b'-' | b'/' => self.comment(byte),
             _ if flags & scan::SPACE != 0 => {

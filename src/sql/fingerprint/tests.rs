@@ -327,6 +327,38 @@ fn nasty_text() -> impl Strategy<Value = Vec<u8>> {
 }
 
 proptest! {
+    #[test]
+    fn a_statement_has_one_fingerprint_however_it_is_spelled(
+        statement in grammar::statement(),
+        one in grammar::spelling(),
+        other in grammar::spelling(),
+    ) {
+        let (one, other) = (grammar::spell(&statement, &one), grammar::spell(&statement, &other));
+        let found = form(&one);
+        prop_assert!(found.is_some());
+        prop_assert_eq!(found, form(&other), "{} / {}", one, other);
+    }
+
+    #[test]
+    fn another_statement_has_another_fingerprint(
+        statement in grammar::statement(),
+        spelling in grammar::spelling(),
+        place in 0..100_usize,
+        how in 0..100_usize,
+    ) {
+        let changed = grammar::changed(&statement, place, how);
+        let one = grammar::spell(&statement, &spelling);
+        let other = grammar::spell(&changed, &spelling);
+        prop_assert_ne!(form(&one), form(&other), "{} / {}", one, other);
+        let mut skeletons = [Buffer::default(), Buffer::default()];
+        for (text, out) in [one, other].iter().zip(&mut skeletons) {
+            prop_assert!(skeleton(text.as_bytes(), Lexing::default(), out));
+        }
+        prop_assert_ne!(skeletons[0].bytes(), skeletons[1].bytes());
+    }
+}
+
+proptest! {
     #![proptest_config(ProptestConfig::with_cases(4_000))]
 
     #[test]

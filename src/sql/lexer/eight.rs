@@ -45,6 +45,14 @@ pub(in crate::sql) fn plain(bytes: u64) -> usize {
     first((control | quote | digit | other | brace) & !bytes & HIGH)
 }
 
+/// How many bytes precede the first `byte`; 8 if there is none.
+#[inline]
+pub(in crate::sql) fn find(bytes: u64, byte: u8) -> usize {
+    let difference = bytes ^ each(byte);
+    // Exact up to the first match, which is all that is asked for.
+    first(difference.wrapping_sub(each(1)) & !difference & HIGH)
+}
+
 const HIGH: u64 = each(0x80);
 
 /// Eight times `byte`.
@@ -88,6 +96,9 @@ mod tests {
                     assert_eq!(length, if goes_on { 8 } else { place });
                     let lower = bytes.to_ascii_lowercase();
                     assert_eq!(folded.to_le_bytes().to_vec(), lower, "{bytes:?}");
+                    if byte != around {
+                        assert_eq!(find(number, byte), place);
+                    }
                     let stops = byte < b' '
                         || byte.is_ascii_digit()
                         || matches!(byte, b'"'..=b'\'' | b'-' | b'/' | b'\\' | b'{'..=0x7F);

@@ -1,7 +1,7 @@
 //! Where tokens end: one function per rule of `scan.l`. Each takes the text and a position within
 //! it and answers a position not before it; `None` is what the server calls an error.
 
-use super::TokenKind;
+use super::{TokenKind, eight};
 
 /// What a byte can begin, as bits. None: something rarer, or nothing. One bit is tested after the
 /// other, the frequent first: measured, that costs half of a jump through a table.
@@ -144,10 +144,12 @@ pub(super) fn continued(text: &[u8], mut at: usize) -> Option<usize> {
 pub(in crate::sql) fn quoted_identifier(text: &[u8], start: usize) -> Option<usize> {
     let mut at = start;
     loop {
-        let near = (at..at + NEAR).find(|&near| byte(text, near) == b'"');
-        at = match near {
-            Some(near) => near,
-            None => at + NEAR + memchr::memchr(b'"', text.get(at + NEAR..)?)?,
+        at += match eight::find(eight::load(text, at), b'"') {
+            8 => match eight::find(eight::load(text, at + 8), b'"') {
+                8 => 16 + memchr::memchr(b'"', text.get(at + 16..)?)?,
+                found => 8 + found,
+            },
+            found => found,
         };
         if byte(text, at + 1) != b'"' {
             return (at > start).then_some(at + 1);
