@@ -7,7 +7,7 @@
 use std::hint::black_box;
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
-use pgsplit::sql::{Class, ClassCache, Lexing, Limits, effects, lexer::Lexer, utility};
+use pgsplit::sql::{CacheLimits, Class, ClassCache, Lexing, effects, lexer::Lexer, utility};
 
 /// Typical statements; each `?` becomes another number in each text.
 const STATEMENTS: [(&str, &str); 7] = [
@@ -51,7 +51,7 @@ fn texts(statement: &str) -> Vec<String> {
 }
 
 fn cache() -> ClassCache {
-    ClassCache::new(Limits::default(), [11, 22, 33, 44])
+    ClassCache::new(CacheLimits::default(), [11, 22, 33, 44])
 }
 
 fn known(cache: &mut ClassCache, text: &str) -> Class {

@@ -6,7 +6,7 @@
 //! of lists. What neither knows is classified, once, and entered in both.
 //!
 //! Invariants:
-//! - Everything has a bound: [`Limits`]. A full table drops what wasn't asked for again before what
+//! - Everything has a bound: [`CacheLimits`]. A full table drops what wasn't asked for again before what
 //!   was; a flood of new texts can't push out those in use, nor make any call cost more than O(1).
 //! - Entries are found by 128 bits of a keyed hash; no client can make two texts meet.
 //! - All entries were made under one generation of the catalogue.
@@ -33,7 +33,7 @@ pub const LONGEST_TEXT: usize = 1 << 20;
 
 /// How much a cache may keep.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct CacheLimits {
     /// Entries of each of the two tables: rounded up to a power of two. An entry takes 40 to 56 bytes.
     pub entries: usize,
     /// Fingerprints that are kept on the primary at one time.
@@ -42,7 +42,7 @@ pub struct Limits {
     pub unknown: usize,
 }
 
-impl Default for Limits {
+impl Default for CacheLimits {
     /// Under one mebibyte.
     fn default() -> Self {
         Self {
@@ -84,7 +84,7 @@ pub struct ClassCache {
     leaning_until: Option<Instant>,
     unknown: UnknownTexts,
     stats: CacheStats,
-    limits: Limits,
+    limits: CacheLimits,
     /// The skeleton or canonical form of the text in hand.
     form: Buffer,
 }
@@ -104,7 +104,7 @@ const FORM_KEPT: usize = 16 << 10;
 impl ClassCache {
     /// An empty cache. `random`: bits that clients can't know.
     #[must_use]
-    pub fn new(limits: Limits, random: [u64; 4]) -> Self {
+    pub fn new(limits: CacheLimits, random: [u64; 4]) -> Self {
         Self {
             key: Key::new(random),
             generation: 0,

@@ -12,7 +12,7 @@ const READ: Class = Class {
 const WRITE: Class = Class::primary(Why::Write, Traits::NONE);
 
 fn cache() -> ClassCache {
-    ClassCache::new(Limits::default(), [1, 2, 3, 4])
+    ClassCache::new(CacheLimits::default(), [1, 2, 3, 4])
 }
 
 fn ask(cache: &mut ClassCache, text: &str, class: Class) -> Class {
@@ -132,9 +132,9 @@ fn a_fingerprint_leans_to_the_primary_until_its_time() {
 
 #[test]
 fn leaning_fingerprints_are_bounded() {
-    let limits = Limits {
+    let limits = CacheLimits {
         leaning: 3,
-        ..Limits::default()
+        ..CacheLimits::default()
     };
     let mut cache = ClassCache::new(limits, [1, 2, 3, 4]);
     let start = now();
@@ -156,9 +156,9 @@ fn leaning_fingerprints_are_bounded() {
 
 #[test]
 fn a_flood_of_new_texts_pushes_nothing_out_that_is_in_use() {
-    let limits = Limits {
+    let limits = CacheLimits {
         entries: 64,
-        ..Limits::default()
+        ..CacheLimits::default()
     };
     let mut cache = ClassCache::new(limits, [1, 2, 3, 4]);
     let hot: Vec<_> = (0..8).map(|i| format!("select hot{i}")).collect();
@@ -184,7 +184,7 @@ fn a_flood_of_new_texts_pushes_nothing_out_that_is_in_use() {
 
 #[test]
 fn memory_is_bounded() {
-    let limits = Limits {
+    let limits = CacheLimits {
         entries: 256,
         leaning: 4,
         unknown: 4,
@@ -205,9 +205,9 @@ fn memory_is_bounded() {
 
 #[test]
 fn frequent_unknown_texts_are_listed_without_their_literals() {
-    let limits = Limits {
+    let limits = CacheLimits {
         unknown: 2,
-        ..Limits::default()
+        ..CacheLimits::default()
     };
     let mut cache = ClassCache::new(limits, [1, 2, 3, 4]);
     for i in 0..5 {

@@ -371,3 +371,38 @@ proptest! {
         check_skeleton(&text, lexing);
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn nothing_panics_whatever_the_text(
+        text in nasty_text(),
+        first in proptest::sample::select(vec![
+            "", "set ", "set time zone ", "set x = ", "set pgsplit.x = ", "reset ", "show ", "begin ",
+            "rollback to ", "prepare ", "explain ", "create ", "select set_config(", "do ", "declare ",
+        ]),
+        standard_conforming_strings: bool,
+        ascii_safe_encoding: bool,
+    ) {
+        use crate::sql::{CacheLimits, Class, ClassCache, effects, hint, utility};
+        let lexing = Lexing { standard_conforming_strings, ascii_safe_encoding };
+        let text = [first.as_bytes(), &text].concat();
+        let effects = effects(&text, lexing);
+        let class = utility(&text, lexing);
+        let readable = form_of(&text, lexing) != Form::Unreadable;
+        prop_assert!(readable || (effects.is_none() && class.is_none()));
+        let mut cache = ClassCache::new(CacheLimits::default(), [1, 2, 3, 4]);
+        let expected = if readable { Class::primary(crate::sql::Why::Ddl, crate::sql::Traits::NONE) } else { Class::UNKNOWN };
+        for _ in 0..2 {
+            let found = cache.classify(&text, lexing, 1, || expected);
+            prop_assert_eq!(found, expected);
+        }
+        prop_assert!(sample(&text, lexing).chars().count() <= SAMPLE);
+        let _: Option<Hint> = hint(&text, lexing);
+    }
+}
+
+fn form_of(text: &[u8], lexing: Lexing) -> Form {
+    canonical(text, lexing, &mut Buffer::default())
+}
