@@ -23,7 +23,7 @@ use crate::{
     protocol::startup::Setting,
     routing::Policy,
     session::settings::Settings,
-    sql::{ClassCache, Limits, Unknown, catalogue::Catalogue},
+    sql::{CacheLimits, ClassCache, Unknown, catalogue::Catalogue},
 };
 
 /// One database as clients name it.
@@ -69,7 +69,7 @@ impl Database {
                 fastrand::u64(..),
                 fastrand::u64(..),
             ];
-            Mutex::new(ClassCache::new(Limits::default(), random))
+            Mutex::new(ClassCache::new(CacheLimits::default(), random))
         };
         Self {
             name: name.into(),

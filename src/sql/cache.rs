@@ -1,16 +1,18 @@
 //! The class cache: classes of texts seen before, for one worker thread and one database.
 //!
-//! Two tables. The first knows whole texts: statements of the extended protocol come again byte
-//! for byte, and a hash over the bytes is the cheapest question. The second knows fingerprints: a
-//! text that differs from an earlier one only in its literals costs one pass of the lexer. What
-//! neither knows is classified, once, and entered in both.
+//! Two tables. The first knows texts by their skeleton: a text that differs from an earlier one in
+//! its literals and comments only, as the next execution of the same code does, costs a quick scan.
+//! The second knows fingerprints, which also see through white space, letters' case and the lengths
+//! of lists. What neither knows is classified, once, and entered in both.
 //!
 //! Invariants:
-//! - Everything has a bound: [`Limits`]. A full table drops what wasn't asked for again before what
+//! - Everything has a bound: [`CacheLimits`]. A full table drops what wasn't asked for again before what
 //!   was; a flood of new texts can't push out those in use, nor make any call cost more than O(1).
 //! - Entries are found by 128 bits of a keyed hash; no client can make two texts meet.
 //! - All entries were made under one generation of the catalogue.
 //! - Texts that can't be read are never entered: nothing that they share with another text is known.
+//! - A skeleton never answers for texts whose literals may decide (SET, `'f'::regproc`, …): the
+//!   table then has a note that the fingerprint, which keeps them, must be asked.
 
 mod table;
 mod unknown;
@@ -21,9 +23,9 @@ use std::time::Instant;
 
 use super::{
     Access, Class, Lexing, Traits, Why,
-    fingerprint::{self, Fingerprint, Key},
+    fingerprint::{self, Buffer, Fingerprint, Form, Key},
 };
-use table::Table;
+use table::{Table, halves, whole};
 use unknown::UnknownTexts;
 
 /// Longer texts aren't looked at: they go to the primary. In bytes.
@@ -31,8 +33,8 @@ pub const LONGEST_TEXT: usize = 1 << 20;
 
 /// How much a cache may keep.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
-    /// Entries of each of the two tables: rounded up to a power of two. An entry takes 48 bytes.
+pub struct CacheLimits {
+    /// Entries of each of the two tables: rounded up to a power of two. An entry takes 40 to 56 bytes.
     pub entries: usize,
     /// Fingerprints that are kept on the primary at one time.
     pub leaning: usize,
@@ -40,7 +42,7 @@ pub struct Limits {
     pub unknown: usize,
 }
 
-impl Default for Limits {
+impl Default for CacheLimits {
     /// Under one mebibyte.
     fn default() -> Self {
         Self {
@@ -54,8 +56,8 @@ impl Default for Limits {
 /// What happened so far, as counters that only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
-    /// Found by the whole text.
-    pub text_hits: u64,
+    /// Found by the skeleton.
+    pub skeleton_hits: u64,
     /// Found by the fingerprint.
     pub fingerprint_hits: u64,
     /// Classified.
@@ -75,16 +77,25 @@ pub struct CacheStats {
 pub struct ClassCache {
     key: Key,
     generation: u64,
-    texts: Table,
-    fingerprints: Table,
+    skeletons: Table<Skeleton>,
+    fingerprints: Table<Class>,
     leaning: Vec<(Fingerprint, Instant)>,
     /// The latest end in `leaning`.
     leaning_until: Option<Instant>,
     unknown: UnknownTexts,
     stats: CacheStats,
-    limits: Limits,
-    /// The canonical form of the text in hand.
-    form: Vec<u8>,
+    limits: CacheLimits,
+    /// The skeleton or canonical form of the text in hand.
+    form: Buffer,
+}
+
+/// What is known of the texts with one skeleton.
+#[derive(Clone, Copy, Debug)]
+enum Skeleton {
+    /// Their class and their fingerprint.
+    Known(Class, [u64; 2]),
+    /// Literals may decide.
+    AskFingerprint,
 }
 
 /// What of a form's buffer is kept from one text to the next, in bytes.
@@ -93,18 +104,18 @@ const FORM_KEPT: usize = 16 << 10;
 impl ClassCache {
     /// An empty cache. `random`: bits that clients can't know.
     #[must_use]
-    pub fn new(limits: Limits, random: [u64; 4]) -> Self {
+    pub fn new(limits: CacheLimits, random: [u64; 4]) -> Self {
         Self {
             key: Key::new(random),
             generation: 0,
-            texts: Table::new(limits.entries),
+            skeletons: Table::new(limits.entries),
             fingerprints: Table::new(limits.entries),
             leaning: Vec::new(),
             leaning_until: None,
             unknown: UnknownTexts::new(limits.unknown),
             stats: CacheStats::default(),
             limits,
-            form: Vec::new(),
+            form: Buffer::default(),
         }
     }
 
@@ -124,31 +135,39 @@ impl ClassCache {
         if generation != self.generation {
             self.flush(generation);
         }
-        let whole = self.key.hash(text, lexing);
-        if let Some((class, fingerprint)) = self.texts.get(whole) {
-            self.stats.text_hits += 1;
-            self.note(text, lexing, fingerprint, class);
+        let skeleton = fingerprint::skeleton(text, lexing, &mut self.form)
+            .then(|| self.key.hash(self.form.bytes(), lexing));
+        let known = skeleton.and_then(|skeleton| self.skeletons.get(skeleton));
+        self.release_form();
+        if let Some(Skeleton::Known(class, fingerprint)) = known {
+            self.stats.skeleton_hits += 1;
+            self.note(text, lexing, whole(fingerprint), class);
             return class;
         }
-        let fingerprint = match self.fingerprint(text, lexing) {
-            Ok(fingerprint) => fingerprint,
-            Err(beginning) => {
-                self.stats.unreadable += 1;
-                self.note(text, lexing, beginning.0, Class::UNKNOWN);
-                return Class::UNKNOWN;
-            }
-        };
-        let class = if let Some((class, _)) = self.fingerprints.get(fingerprint.0) {
+        let (form, Fingerprint(fingerprint)) = self.fingerprint(text, lexing);
+        if form == Form::Unreadable {
+            self.stats.unreadable += 1;
+            self.note(text, lexing, fingerprint, Class::UNKNOWN);
+            return Class::UNKNOWN;
+        }
+        let class = if let Some(class) = self.fingerprints.get(fingerprint) {
             self.stats.fingerprint_hits += 1;
             class
         } else {
             self.stats.misses += 1;
             let class = classify();
-            self.fingerprints.put(fingerprint.0, class, fingerprint.0);
+            self.fingerprints.put(fingerprint, class);
             class
         };
-        self.texts.put(whole, class, fingerprint.0);
-        self.note(text, lexing, fingerprint.0, class);
+        if let Some(skeleton) = skeleton.filter(|_| known.is_none()) {
+            let entry = if form == Form::Folded {
+                Skeleton::Known(class, halves(fingerprint))
+            } else {
+                Skeleton::AskFingerprint
+            };
+            self.skeletons.put(skeleton, entry);
+        }
+        self.note(text, lexing, fingerprint, class);
         class
     }
 
@@ -157,9 +176,12 @@ impl ClassCache {
         if text.len() > LONGEST_TEXT {
             return;
         }
-        if let Ok(Fingerprint(hash)) = self.fingerprint(text, lexing) {
-            self.texts.remove_tagged(hash);
-            self.fingerprints.put(hash, class, hash);
+        let (form, Fingerprint(hash)) = self.fingerprint(text, lexing);
+        if form != Form::Unreadable {
+            self.fingerprints.put(hash, class);
+            let corrected = halves(hash);
+            self.skeletons
+                .retain(|entry| !matches!(entry, Skeleton::Known(_, of) if *of == corrected));
         }
     }
 
@@ -169,7 +191,7 @@ impl ClassCache {
         if text.len() > LONGEST_TEXT || self.limits.leaning == 0 {
             return;
         }
-        let Ok(fingerprint) = self.fingerprint(text, lexing) else {
+        let (Form::Folded | Form::Kept, fingerprint) = self.fingerprint(text, lexing) else {
             return;
         };
         if let Some((_, end)) = self.leaning.iter_mut().find(|(f, _)| *f == fingerprint) {
@@ -195,7 +217,7 @@ impl ClassCache {
         if text.len() > LONGEST_TEXT {
             return false;
         }
-        let Ok(fingerprint) = self.fingerprint(text, lexing) else {
+        let (Form::Folded | Form::Kept, fingerprint) = self.fingerprint(text, lexing) else {
             return false;
         };
         self.leaning
@@ -207,7 +229,7 @@ impl ClassCache {
     #[must_use]
     pub fn stats(&self) -> CacheStats {
         CacheStats {
-            evictions: self.texts.evictions() + self.fingerprints.evictions(),
+            evictions: self.skeletons.evictions() + self.fingerprints.evictions(),
             ..self.stats
         }
     }
@@ -228,7 +250,7 @@ impl ClassCache {
     #[must_use]
     pub fn bytes(&self) -> usize {
         size_of::<Self>()
-            + self.texts.bytes()
+            + self.skeletons.bytes()
             + self.fingerprints.bytes()
             + self.leaning.capacity() * size_of::<(Fingerprint, Instant)>()
             + self.unknown.bytes()
@@ -247,18 +269,23 @@ impl ClassCache {
             self.stats.flushes += 1;
         }
         self.generation = generation;
-        self.texts.clear();
+        self.skeletons.clear();
         self.fingerprints.clear();
     }
 
-    /// The text's fingerprint; `Err`: that of what can be read of it.
-    fn fingerprint(&mut self, text: &[u8], lexing: Lexing) -> Result<Fingerprint, Fingerprint> {
-        let readable = fingerprint::canonical(text, lexing, &mut self.form);
-        let found = Fingerprint(self.key.hash(&self.form, lexing));
+    /// The text's fingerprint, or that of what can be read of it.
+    fn fingerprint(&mut self, text: &[u8], lexing: Lexing) -> (Form, Fingerprint) {
+        let form = fingerprint::canonical(text, lexing, &mut self.form);
+        let found = Fingerprint(self.key.hash(self.form.bytes(), lexing));
+        self.release_form();
+        (form, found)
+    }
+
+    /// Gives the memory of a long form back.
+    fn release_form(&mut self) {
         if self.form.capacity() > FORM_KEPT {
-            self.form = Vec::new();
+            self.form = Buffer::default();
         }
-        if readable { Ok(found) } else { Err(found) }
     }
 
     /// Counts the text if its class says that something about it isn't known.

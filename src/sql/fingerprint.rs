@@ -11,19 +11,26 @@
 //!
 //! Literals stay where they could decide a class or an effect: in every statement that doesn't
 //! begin with one of [`FOLDING`] (SET, PREPARE, COPY, EXPLAIN's options, …), and in every text that
-//! has one of [`DECIDING`], because there a literal may be a name, a setting or a query.
+//! has one of [`deciding::NAMES`], because there a literal may be a name, a setting or a query.
 //!
 //! Invariant: canonical forms are equal only if the texts have the same words, quoted names,
 //! operators, punctuation and kinds of literals in the same order, lists aside.
 
+mod buffer;
+mod deciding;
+#[cfg(test)]
+pub(crate) mod grammar;
 mod hash;
 mod list;
+mod skeleton;
 
+pub(crate) use buffer::Buffer;
 pub(crate) use hash::Key;
+pub(crate) use skeleton::skeleton;
 
 use super::{
     Hint, Lexing,
-    lexer::{Lexer, Token, TokenKind},
+    lexer::{Lexer, Token, TokenKind, eight, scan},
 };
 
 /// Statements of one shape, in one [`Lexing`] and with one hint.
@@ -31,19 +38,31 @@ use super::{
 pub struct Fingerprint(pub(crate) u128);
 
 /// Writes the canonical form of `text` to `out`, whose contents are replaced; at most twice as
-/// long as the text and a few bytes. False: the text can't be read, and `out` has what precedes
-/// the place where reading ends.
-pub(crate) fn canonical(text: &[u8], lexing: Lexing, out: &mut Vec<u8>) -> bool {
-    out.clear();
-    out.reserve(text.len() * 2 + 16);
-    let mut form = Form::new(text, lexing, out, Literals::Folded);
-    let mut end = form.write();
+/// long as the text and a few bytes.
+pub(crate) fn canonical(text: &[u8], lexing: Lexing, out: &mut Buffer) -> Form {
+    let most = text.len() * 2;
+    out.clear_for(most);
+    let mut end = Writer::new(text, lexing, out, Literals::Folded).write();
     if end == End::Deciding {
-        out.clear();
-        form = Form::new(text, lexing, out, Literals::KeptToEnd);
-        end = form.write();
+        out.clear_for(most);
+        end = Writer::new(text, lexing, out, Literals::KeptToEnd).write();
     }
-    end == End::Text
+    match end {
+        End::Text(Literals::Folded) => Form::Folded,
+        End::Text(_) | End::Deciding => Form::Kept,
+        End::Unreadable => Form::Unreadable,
+    }
+}
+
+/// What a canonical form has of the text.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Form {
+    /// No literal.
+    Folded,
+    /// Literals, in some of its statements at least.
+    Kept,
+    /// What precedes the place where reading ends.
+    Unreadable,
 }
 
 /// The beginning of a text for people: its words and operators, with one mark for each literal (in
@@ -88,47 +107,8 @@ const FOLDING: [&[u8]; 7] = [
     b"select", b"insert", b"update", b"delete", b"with", b"values", b"merge",
 ];
 
-/// Types whose literals are names of functions, operators, relations and the like, functions whose
-/// arguments are names of settings, and functions that run queries or read relations given as
-/// text.
-fn is_deciding(name: &[u8]) -> bool {
-    matches!(
-        name,
-        b"regclass"
-            | b"regcollation"
-            | b"regconfig"
-            | b"regdatabase"
-            | b"regdictionary"
-            | b"regnamespace"
-            | b"regoper"
-            | b"regoperator"
-            | b"regproc"
-            | b"regprocedure"
-            | b"regrole"
-            | b"regtype"
-            | b"connectby"
-            | b"crosstab"
-            | b"crosstab2"
-            | b"crosstab3"
-            | b"crosstab4"
-            | b"current_setting"
-            | b"database_to_xml"
-            | b"query_to_xml"
-            | b"query_to_xml_and_xmlschema"
-            | b"query_to_xmlschema"
-            | b"schema_to_xml"
-            | b"set_config"
-            | b"table_to_xml"
-            | b"table_to_xml_and_xmlschema"
-            | b"table_to_xmlschema"
-            | b"ts_rewrite"
-            | b"ts_stat"
-            | b"xpath_table"
-    )
-}
-
 /// What becomes of literals.
-#[derive(Clone, Copy, PartialEq, Eq)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Literals {
     Folded,
     /// Kept in this statement.
@@ -139,65 +119,81 @@ enum Literals {
 /// Where writing a form ended.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum End {
-    Text,
+    /// [`Literals::Folded`] if no statement kept its literals.
+    Text(Literals),
     Unreadable,
     /// A name was met because of which literals must stay; some may have been left out.
     Deciding,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    Token,
+    Deciding,
+}
+
 /// One canonical form being written.
-struct Form<'a> {
+struct Writer<'a> {
     lexer: Lexer<'a>,
-    out: &'a mut Vec<u8>,
+    out: &'a mut Buffer,
     literals: Literals,
+    /// What became of them in the statement that kept most.
+    most: Literals,
     /// Nothing of the current statement has been written.
     begins: bool,
 }
 
-impl<'a> Form<'a> {
-    fn new(text: &'a [u8], lexing: Lexing, out: &'a mut Vec<u8>, literals: Literals) -> Self {
+impl<'a> Writer<'a> {
+    fn new(text: &'a [u8], lexing: Lexing, out: &'a mut Buffer, literals: Literals) -> Self {
         Self {
             lexer: Lexer::new(text, lexing),
             out,
             literals,
+            most: literals,
             begins: true,
         }
     }
 
     fn write(&mut self) -> End {
         use TokenKind as Kind;
-        while let Some(token) = self.lexer.next() {
-            if token.kind == Kind::Semicolon {
-                self.begins = true;
+        loop {
+            let (start, first) = self.lexer.place();
+            let flags = scan::flags(first);
+            if self.begins && first != b';' && first != 0 {
+                self.begin(start, first);
+            }
+            // What texts are mostly made of, without the detour over a token.
+            if flags & scan::SINGLE != 0 {
+                if first == b';' {
+                    self.begins = true;
+                } else {
+                    self.out.push(first);
+                }
+                self.lexer.go_on(start + 1);
                 continue;
             }
-            if self.begins {
-                self.begin(token);
-            }
-            let bytes = token.bytes(self.lexer.text());
-            match token.kind {
-                Kind::Word => {
-                    if self.word(bytes) == Some(End::Deciding) {
-                        return End::Deciding;
-                    }
+            if flags & scan::WORD != 0
+                && (flags & scan::PREFIX == 0 || scan::prefixed(self.lexer.text(), start).is_none())
+            {
+                if self.word(start) == Next::Deciding {
+                    return End::Deciding;
                 }
+                continue;
+            }
+            let Some(token) = self.lexer.token(start, first) else {
+                break;
+            };
+            match token.kind {
                 Kind::Quoted | Kind::UnicodeQuoted => {
-                    let inner = bytes.get(1..bytes.len() - 1).unwrap_or_default();
-                    let deciding = token.kind == Kind::UnicodeQuoted || is_deciding(inner);
-                    if deciding && self.literals != Literals::KeptToEnd {
+                    if self.literals != Literals::KeptToEnd && self.may_decide(token) {
                         return End::Deciding;
                     }
-                    self.spaced(bytes);
+                    self.spaced(token);
                 }
                 Kind::Operator | Kind::Colon | Kind::Cast | Kind::Assign | Kind::DotDot => {
-                    self.spaced(bytes);
+                    self.spaced(token);
                 }
-                Kind::LeftParen
-                | Kind::RightParen
-                | Kind::LeftBracket
-                | Kind::RightBracket
-                | Kind::Comma
-                | Kind::Dot => self.out.extend_from_slice(bytes),
+                Kind::Dot => self.out.push(b'.'),
                 Kind::Param => self.out.push(mark::PARAM),
                 Kind::String
                 | Kind::EscapeString
@@ -209,16 +205,24 @@ impl<'a> Form<'a> {
                 | Kind::Integer
                 | Kind::Decimal => {
                     if self.literals == Literals::Folded {
+                        let bytes = token.bytes(self.lexer.text());
                         self.out.push(mark::of(token.kind, bytes));
                     } else {
-                        self.spaced(bytes);
+                        self.spaced(token);
                     }
                 }
-                Kind::Semicolon => {}
                 Kind::Error => {
                     self.out.push(mark::UNREADABLE);
                     return End::Unreadable;
                 }
+                // Written above.
+                Kind::Word
+                | Kind::LeftParen
+                | Kind::RightParen
+                | Kind::LeftBracket
+                | Kind::RightBracket
+                | Kind::Comma
+                | Kind::Semicolon => {}
             }
         }
         match self.lexer.hint() {
@@ -226,11 +230,12 @@ impl<'a> Form<'a> {
             Some(Hint::Primary) => self.out.push(mark::HINT_PRIMARY),
             Some(Hint::Replica) => self.out.push(mark::HINT_REPLICA),
         }
-        End::Text
+        End::Text(self.most)
     }
 
     /// The first token of a statement decides what becomes of its literals.
-    fn begin(&mut self, token: Token) {
+    #[inline(never)]
+    fn begin(&mut self, start: usize, first: u8) {
         self.begins = false;
         if !self.out.is_empty() {
             self.out.push(b';');
@@ -238,55 +243,80 @@ impl<'a> Form<'a> {
         if self.literals == Literals::KeptToEnd {
             return;
         }
-        let first = token.bytes(self.lexer.text());
-        self.literals = match token.kind {
-            TokenKind::LeftParen => Literals::Folded,
-            TokenKind::Word if FOLDING.iter().any(|w| w.eq_ignore_ascii_case(first)) => {
-                Literals::Folded
-            }
+        let text = self.lexer.text();
+        let word = text
+            .get(start..scan::word_end(text, start))
+            .unwrap_or_default();
+        self.literals = if first == b'(' || FOLDING.iter().any(|w| w.eq_ignore_ascii_case(word)) {
+            Literals::Folded
+        } else if word.eq_ignore_ascii_case(b"create") {
             // A routine's body has semicolons of its own.
-            TokenKind::Word if first.eq_ignore_ascii_case(b"create") => Literals::KeptToEnd,
-            _ => Literals::Kept,
+            Literals::KeptToEnd
+        } else {
+            Literals::Kept
         };
+        self.most = self.most.max(self.literals);
     }
 
-    fn word(&mut self, bytes: &[u8]) -> Option<End> {
-        let start = self.out.len();
-        self.spaced(bytes);
-        let word = self.out.get_mut(start..start + bytes.len())?;
-        word.make_ascii_lowercase();
-        if self.literals == Literals::KeptToEnd {
-            return None;
-        }
-        if is_deciding(word) {
-            return Some(End::Deciding);
-        }
-        if self.literals == Literals::Folded {
-            // Behind a point it is a name, and what follows are a function's arguments.
-            let named = start > 0 && self.out.get(start - 1) == Some(&b'.');
-            let word = self.out.get(start..start + bytes.len())?;
-            let shape = match word {
-                _ if named => return None,
-                b"in" => list::Shape::Parenthesised,
-                b"array" => list::Shape::Bracketed,
-                b"values" => list::Shape::Rows,
-                _ => return None,
-            };
-            let mut ahead = self.lexer.clone();
-            if let Some(columns) = list::read(&mut ahead, shape) {
-                self.lexer = ahead;
-                columns.write(self.out);
+    /// Writes the word that begins at `start`.
+    #[inline]
+    fn word(&mut self, start: usize) -> Next {
+        // Behind a point it is a name, and what follows are a function's arguments.
+        let named = self.out.last() == Some(b'.');
+        let (first, length) = self.out.push_word(self.lexer.text(), start);
+        self.lexer.go_on(start + length);
+        if deciding::may_be(first, length) && self.literals != Literals::KeptToEnd {
+            let word = self.lexer.text().get(start..start + length);
+            if deciding::is(&word.unwrap_or_default().to_ascii_lowercase()) {
+                return Next::Deciding;
             }
         }
-        None
+        if (first == IN || first == VALUES || first == ARRAY)
+            && !named
+            && self.literals == Literals::Folded
+        {
+            self.list(first);
+        }
+        Next::Token
+    }
+
+    /// Writes the list behind this word if it is one that folds.
+    #[inline(never)]
+    fn list(&mut self, word: u64) {
+        let shape = match word {
+            IN => list::Shape::Parenthesised,
+            ARRAY => list::Shape::Bracketed,
+            _ => list::Shape::Rows,
+        };
+        let mut ahead = self.lexer.clone();
+        if let Some(columns) = list::read(&mut ahead, shape) {
+            self.lexer = ahead;
+            columns.write(self.out);
+        }
+    }
+
+    /// A quoted name because of which literals must stay.
+    #[inline]
+    fn may_decide(&self, token: Token) -> bool {
+        let text = self.lexer.text();
+        let first = eight::load(text, token.start + 1);
+        token.kind == TokenKind::UnicodeQuoted
+            || (deciding::may_be(first, token.end - token.start - 2)
+                && deciding::is(text.get(token.start + 1..token.end - 1).unwrap_or_default()))
     }
 
     /// What follows can't be taken for a part of it.
-    fn spaced(&mut self, bytes: &[u8]) {
-        self.out.extend_from_slice(bytes);
+    #[inline]
+    fn spaced(&mut self, token: Token) {
+        let length = token.end - token.start;
+        self.out.push_text(self.lexer.text(), token.start, length);
         self.out.push(b' ');
     }
 }
+
+const IN: u64 = u64::from_le_bytes(*b"in\0\0\0\0\0\0");
+const ARRAY: u64 = u64::from_le_bytes(*b"array\0\0\0");
+const VALUES: u64 = u64::from_le_bytes(*b"values\0\0");
 
 /// Bytes that stand for something left out: no token begins with one.
 mod mark {
@@ -336,9 +366,9 @@ mod mark {
             return OTHER_INTEGER;
         }
         match digits.len() {
-            10 if digits <= b"2147483647".as_slice() => INT4,
+            10 if digits <= &b"2147483647"[..] => INT4,
             10..=18 => INT8,
-            19 if digits <= b"9223372036854775807".as_slice() => INT8,
+            19 if digits <= &b"9223372036854775807"[..] => INT8,
             _ => LONG_INTEGER,
         }
     }

@@ -16,7 +16,7 @@ mod hint;
 pub mod lexer;
 mod utility;
 
-pub use cache::{CacheStats, ClassCache, LONGEST_TEXT, Limits, Unknown};
+pub use cache::{CacheLimits, CacheStats, ClassCache, LONGEST_TEXT, Unknown};
 pub use catalogue::{Catalogue, CatalogueBuilder};
 pub use class::{Access, Begin, Class, Hint, Isolation, Kind, Lexing, Traits, Why};
 pub use classify::classify;

@@ -1,29 +1,26 @@
-//! A table from 128-bit hashes to classes: set-associative, so that every operation looks at
+//! A table from 128-bit hashes to values: set-associative, so that every operation looks at
 //! [`WAYS`] neighbouring slots and nothing else.
 //!
 //! Replacement within a set is by second chance: a slot that was asked for since it was last
 //! passed over is spared once. Texts that are never seen again replace each other, since a new
 //! entry has to be asked for before it is spared.
 
-use crate::sql::Class;
-
 /// See the module's description. Starts small and doubles up to its limit.
 #[derive(Debug)]
-pub(super) struct Table {
-    sets: Vec<Set>,
+pub(super) struct Table<V> {
+    sets: Vec<Set<V>>,
     most_sets: usize,
     used: usize,
     evictions: u64,
 }
 
-type Set = [Option<Slot>; WAYS];
+type Set<V> = [Option<Slot<V>>; WAYS];
 
 #[derive(Clone, Copy, Debug)]
-struct Slot {
+struct Slot<V> {
     /// Two halves rather than one number: keeps the slot at 8-byte alignment.
     key: [u64; 2],
-    tag: [u64; 2],
-    class: Class,
+    value: V,
     /// Asked for since it was entered or last passed over.
     warm: bool,
 }
@@ -31,7 +28,7 @@ struct Slot {
 const WAYS: usize = 4;
 const FIRST_SETS: usize = 8;
 
-impl Table {
+impl<V: Copy> Table<V> {
     /// Room for `entries`, rounded up to a power of two.
     pub(super) fn new(entries: usize) -> Self {
         Self {
@@ -42,9 +39,9 @@ impl Table {
         }
     }
 
-    /// The class and tag kept under `key`.
+    /// The value kept under `key`.
     #[inline]
-    pub(super) fn get(&mut self, key: u128) -> Option<(Class, u128)> {
+    pub(super) fn get(&mut self, key: u128) -> Option<V> {
         let halves = halves(key);
         let slot = self
             .set(key)?
@@ -52,27 +49,25 @@ impl Table {
             .flatten()
             .find(|slot| slot.key == halves)?;
         slot.warm = true;
-        Some((slot.class, whole(slot.tag)))
+        Some(slot.value)
     }
 
-    /// Keeps `class` and `tag` under `key`, in place of what was kept there.
-    pub(super) fn put(&mut self, key: u128, class: Class, tag: u128) {
+    /// Keeps `value` under `key`, in place of what was kept there.
+    pub(super) fn put(&mut self, key: u128, value: V) {
         if self.used * 4 >= self.sets.len() * WAYS * 3 && self.sets.len() < self.most_sets {
             self.grow();
         }
         self.place(Slot {
             key: halves(key),
-            tag: halves(tag),
-            class,
+            value,
             warm: false,
         });
     }
 
-    /// Drops all entries with this tag. Looks at the whole table.
-    pub(super) fn remove_tagged(&mut self, tag: u128) {
-        let tag = halves(tag);
+    /// Drops all entries that are not to be kept. Looks at the whole table.
+    pub(super) fn retain(&mut self, keep: impl Fn(&V) -> bool) {
         for slot in self.sets.iter_mut().flatten() {
-            if slot.is_some_and(|slot| slot.tag == tag) {
+            if slot.as_ref().is_some_and(|slot| !keep(&slot.value)) {
                 *slot = None;
                 self.used -= 1;
             }
@@ -98,22 +93,22 @@ impl Table {
     }
 
     pub(super) fn bytes(&self) -> usize {
-        self.sets.capacity() * size_of::<Set>()
+        self.sets.capacity() * size_of::<Set<V>>()
     }
 
-    fn set(&mut self, key: u128) -> Option<&mut Set> {
+    fn set(&mut self, key: u128) -> Option<&mut Set<V>> {
         // A power of two, or none.
         let mask = self.sets.len().wrapping_sub(1);
         self.sets.get_mut(key as usize & mask)
     }
 
-    fn place(&mut self, new: Slot) {
+    fn place(&mut self, new: Slot<V>) {
         let Some(set) = self.set(whole(new.key)) else {
             return;
         };
         let same = set
             .iter_mut()
-            .find(|slot| slot.is_some_and(|slot| slot.key == new.key));
+            .find(|slot| slot.as_ref().is_some_and(|slot| slot.key == new.key));
         if let Some(slot) = same {
             *slot = Some(new);
             return;
@@ -128,7 +123,10 @@ impl Table {
                 slot.warm = false;
             }
         }
-        if let Some(cold) = set.iter_mut().find(|slot| slot.is_some_and(|s| !s.warm)) {
+        if let Some(cold) = set
+            .iter_mut()
+            .find(|slot| slot.as_ref().is_some_and(|slot| !slot.warm))
+        {
             *cold = Some(new);
             self.evictions += 1;
         }
@@ -144,10 +142,10 @@ impl Table {
     }
 }
 
-fn halves(hash: u128) -> [u64; 2] {
+pub(super) fn halves(hash: u128) -> [u64; 2] {
     [hash as u64, (hash >> 64) as u64]
 }
 
-fn whole([low, high]: [u64; 2]) -> u128 {
+pub(super) fn whole([low, high]: [u64; 2]) -> u128 {
     u128::from(high) << 64 | u128::from(low)
 }

@@ -12,7 +12,7 @@ const READ: Class = Class {
 const WRITE: Class = Class::primary(Why::Write, Traits::NONE);
 
 fn cache() -> ClassCache {
-    ClassCache::new(Limits::default(), [1, 2, 3, 4])
+    ClassCache::new(CacheLimits::default(), [1, 2, 3, 4])
 }
 
 fn ask(cache: &mut ClassCache, text: &str, class: Class) -> Class {
@@ -38,11 +38,23 @@ fn a_statement_is_classified_once_whatever_its_literals() {
     assert_eq!(known(&mut cache, "SELECT  2"), READ);
     assert_eq!(ask(&mut cache, "insert into t values (1)", WRITE), WRITE);
     assert_eq!(known(&mut cache, "insert into t values (2), (3)"), WRITE);
+    assert_eq!(known(&mut cache, "select 7 -- c"), READ);
     let stats = cache.stats();
     assert_eq!(
-        (stats.misses, stats.text_hits, stats.fingerprint_hits),
-        (2, 1, 2)
+        (stats.misses, stats.skeleton_hits, stats.fingerprint_hits),
+        (2, 1, 3)
     );
+}
+
+#[test]
+fn literals_that_may_decide_are_looked_at_every_time() {
+    let mut cache = cache();
+    assert_eq!(ask(&mut cache, "set a = 1", READ), READ);
+    assert_eq!(ask(&mut cache, "set a = 2", WRITE), WRITE);
+    assert_eq!(ask(&mut cache, "select 'f'::regproc", READ), READ);
+    assert_eq!(ask(&mut cache, "select 'g'::regproc", WRITE), WRITE);
+    assert_eq!(known(&mut cache, "set a = 1"), READ);
+    assert_eq!(known(&mut cache, "select 'f'::regproc"), READ);
 }
 
 #[test]
@@ -120,9 +132,9 @@ fn a_fingerprint_leans_to_the_primary_until_its_time() {
 
 #[test]
 fn leaning_fingerprints_are_bounded() {
-    let limits = Limits {
+    let limits = CacheLimits {
         leaning: 3,
-        ..Limits::default()
+        ..CacheLimits::default()
     };
     let mut cache = ClassCache::new(limits, [1, 2, 3, 4]);
     let start = now();
@@ -144,9 +156,9 @@ fn leaning_fingerprints_are_bounded() {
 
 #[test]
 fn a_flood_of_new_texts_pushes_nothing_out_that_is_in_use() {
-    let limits = Limits {
+    let limits = CacheLimits {
         entries: 64,
-        ..Limits::default()
+        ..CacheLimits::default()
     };
     let mut cache = ClassCache::new(limits, [1, 2, 3, 4]);
     let hot: Vec<_> = (0..8).map(|i| format!("select hot{i}")).collect();
@@ -172,7 +184,7 @@ fn a_flood_of_new_texts_pushes_nothing_out_that_is_in_use() {
 
 #[test]
 fn memory_is_bounded() {
-    let limits = Limits {
+    let limits = CacheLimits {
         entries: 256,
         leaning: 4,
         unknown: 4,
@@ -193,9 +205,9 @@ fn memory_is_bounded() {
 
 #[test]
 fn frequent_unknown_texts_are_listed_without_their_literals() {
-    let limits = Limits {
+    let limits = CacheLimits {
         unknown: 2,
-        ..Limits::default()
+        ..CacheLimits::default()
     };
     let mut cache = ClassCache::new(limits, [1, 2, 3, 4]);
     for i in 0..5 {

@@ -1,7 +1,7 @@
 //! Lists of nothing but literals and parameters, which fold into the kinds that occur in each of
 //! their columns.
 
-use super::mark;
+use super::{Buffer, mark};
 use crate::sql::lexer::{Lexer, Token, TokenKind};
 
 /// How a list is written.
@@ -78,12 +78,15 @@ pub(super) fn read(lexer: &mut Lexer<'_>, shape: Shape) -> Option<Columns> {
 
 impl Columns {
     /// Appends the canonical form; its length follows from its second byte.
-    pub(super) fn write(&self, out: &mut Vec<u8>) {
+    pub(super) fn write(&self, out: &mut Buffer) {
         out.push(mark::LIST);
         out.push(u8::try_from(self.width).unwrap_or(u8::MAX));
         out.push(u8::from(self.rows));
         for kinds in self.kinds.iter().take(self.width) {
-            out.extend_from_slice(&kinds.to_le_bytes());
+            kinds
+                .to_le_bytes()
+                .into_iter()
+                .for_each(|byte| out.push(byte));
         }
     }
 

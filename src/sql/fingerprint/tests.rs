@@ -1,8 +1,11 @@
+use proptest::prelude::*;
+
 use super::*;
 
 fn form(text: &str) -> Option<Vec<u8>> {
-    let mut out = Vec::new();
-    canonical(text.as_bytes(), Lexing::default(), &mut out).then_some(out)
+    let mut out = Buffer::default();
+    let form = canonical(text.as_bytes(), Lexing::default(), &mut out);
+    (form != Form::Unreadable).then(|| out.bytes().to_vec())
 }
 
 fn same(texts: &[&str]) {
@@ -230,4 +233,176 @@ fn keys_and_lexing_are_part_of_the_hash() {
         a.hash(b"", on) >> 64,
         a.hash(b"", on) & u128::from(u64::MAX)
     );
+}
+
+/// The skeleton as the lexer sees it.
+fn skeleton_by_lexer(text: &[u8], lexing: Lexing) -> Option<Vec<u8>> {
+    let mut out = Vec::new();
+    let mut last = 0;
+    let mut lexer = Lexer::new(text, lexing);
+    let gap = |out: &mut Vec<u8>, mut at: usize, end: usize| {
+        while at < end {
+            out.push(b' ');
+            at = match &text[at..] {
+                [b'-', ..] => scan::line_comment_end(text, at + 2),
+                [b'/', ..] => scan::block_comment_end(text, at + 2).unwrap(),
+                _ => at + 1,
+            };
+        }
+    };
+    for token in lexer.by_ref() {
+        gap(&mut out, last, token.start);
+        last = token.end;
+        let bytes = token.bytes(text);
+        match token.kind {
+            TokenKind::Error => return None,
+            TokenKind::String
+            | TokenKind::EscapeString
+            | TokenKind::UnicodeString
+            | TokenKind::NationalString
+            | TokenKind::DollarString
+            | TokenKind::Bits
+            | TokenKind::HexBits
+            | TokenKind::Integer
+            | TokenKind::Decimal
+            | TokenKind::Param => out.push(mark::of(token.kind, bytes)),
+            _ => out.extend_from_slice(bytes),
+        }
+    }
+    gap(&mut out, last, text.len());
+    match lexer.hint() {
+        None => {}
+        Some(Hint::Primary) => out.push(mark::HINT_PRIMARY),
+        Some(Hint::Replica) => out.push(mark::HINT_REPLICA),
+    }
+    Some(out)
+}
+
+/// The skeleton is what the lexer sees, or none where two points follow each other.
+fn check_skeleton(text: &[u8], lexing: Lexing) {
+    let mut out = Buffer::default();
+    let expected = skeleton_by_lexer(text, lexing);
+    let shown = String::from_utf8_lossy(text);
+    if skeleton(text, lexing, &mut out) {
+        assert_eq!(Some(out.bytes().to_vec()), expected, "{shown:?} {lexing:?}");
+    } else if !text.windows(2).any(|two| two == b"..") {
+        assert_eq!(expected, None, "{shown:?} {lexing:?}");
+    }
+}
+
+#[test]
+fn skeletons_are_what_the_lexer_sees() {
+    for text in [
+        "",
+        "select a1, b$1, $1, 1, .5, a.5, 1.5.5, t.c1 from é2",
+        "select e'a\\'b', E'', n'x', name'x', u&'x', xu&'x', U&\"x\", b'1', xb'1', 'a'e'b'",
+        "select 'a' -- b\n 'c' /* d */ 'e' --",
+        "select $$a$$, x$$, $1$$b$$",
+        "select a+--b\nc*/*d*/e-f//**/g",
+        "select \"a'b\" \"c\"\"d1\"1",
+        "select /* pgsplit: replica */ 1",
+        "select 1a",
+        "select \\",
+        "select 'a",
+        "select 'a\\'' from b",
+        "select 12345678901, 99999999999999999999",
+    ] {
+        check_skeleton(text.as_bytes(), Lexing::default());
+    }
+}
+
+/// Pieces of text in which tokens begin, end and hide in many ways.
+fn nasty_text() -> impl Strategy<Value = Vec<u8>> {
+    let piece = prop_oneof![
+        6 => proptest::sample::select(&b"'\"$-/*+\\\n\r\tueEbBxXnNU&;().,:=@_{} 0159aAzZ"[..])
+            .prop_map(|byte| vec![byte]),
+        2 => proptest::sample::select(vec![
+            "select ", " in (", "values (", "U&\"", "u&'", "e'", "$a$", "$$", "''", "--", "/*", "*/",
+            "1.5", "0x1f", "1e5", "col1", "é", "/* pgsplit: primary */", "'x'", "\"y\"", "regclass",
+        ])
+        .prop_map(|text| text.as_bytes().to_vec()),
+        1 => any::<u8>().prop_map(|byte| vec![byte]),
+    ];
+    proptest::collection::vec(piece, 0..40).prop_map(|pieces| pieces.concat())
+}
+
+proptest! {
+    #[test]
+    fn a_statement_has_one_fingerprint_however_it_is_spelled(
+        statement in grammar::statement(),
+        one in grammar::spelling(),
+        other in grammar::spelling(),
+    ) {
+        let (one, other) = (grammar::spell(&statement, &one), grammar::spell(&statement, &other));
+        let found = form(&one);
+        prop_assert!(found.is_some());
+        prop_assert_eq!(found, form(&other), "{} / {}", one, other);
+    }
+
+    #[test]
+    fn another_statement_has_another_fingerprint(
+        statement in grammar::statement(),
+        spelling in grammar::spelling(),
+        place in 0..100_usize,
+        how in 0..100_usize,
+    ) {
+        let changed = grammar::changed(&statement, place, how);
+        let one = grammar::spell(&statement, &spelling);
+        let other = grammar::spell(&changed, &spelling);
+        prop_assert_ne!(form(&one), form(&other), "{} / {}", one, other);
+        let mut skeletons = [Buffer::default(), Buffer::default()];
+        for (text, out) in [one, other].iter().zip(&mut skeletons) {
+            prop_assert!(skeleton(text.as_bytes(), Lexing::default(), out));
+        }
+        prop_assert_ne!(skeletons[0].bytes(), skeletons[1].bytes());
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn skeletons_of_nasty_texts_are_what_the_lexer_sees(
+        text in nasty_text(),
+        standard_conforming_strings: bool,
+        ascii_safe_encoding: bool,
+    ) {
+        let lexing = Lexing { standard_conforming_strings, ascii_safe_encoding };
+        check_skeleton(&text, lexing);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+
+    #[test]
+    fn nothing_panics_whatever_the_text(
+        text in nasty_text(),
+        first in proptest::sample::select(vec![
+            "", "set ", "set time zone ", "set x = ", "set pgsplit.x = ", "reset ", "show ", "begin ",
+            "rollback to ", "prepare ", "explain ", "create ", "select set_config(", "do ", "declare ",
+        ]),
+        standard_conforming_strings: bool,
+        ascii_safe_encoding: bool,
+    ) {
+        use crate::sql::{CacheLimits, Class, ClassCache, effects, hint, utility};
+        let lexing = Lexing { standard_conforming_strings, ascii_safe_encoding };
+        let text = [first.as_bytes(), &text].concat();
+        let effects = effects(&text, lexing);
+        let class = utility(&text, lexing);
+        let readable = form_of(&text, lexing) != Form::Unreadable;
+        prop_assert!(readable || (effects.is_none() && class.is_none()));
+        let mut cache = ClassCache::new(CacheLimits::default(), [1, 2, 3, 4]);
+        let expected = if readable { Class::primary(crate::sql::Why::Ddl, crate::sql::Traits::NONE) } else { Class::UNKNOWN };
+        for _ in 0..2 {
+            let found = cache.classify(&text, lexing, 1, || expected);
+            prop_assert_eq!(found, expected);
+        }
+        prop_assert!(sample(&text, lexing).chars().count() <= SAMPLE);
+        let _: Option<Hint> = hint(&text, lexing);
+    }
+}
+
+fn form_of(text: &[u8], lexing: Lexing) -> Form {
+    canonical(text, lexing, &mut Buffer::default())
 }

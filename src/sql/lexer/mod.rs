@@ -15,8 +15,9 @@
 //! This module never looks at what a word means, beyond the letters that prefix a quote.
 
 mod cursor;
+pub(super) mod eight;
 mod names;
-mod scan;
+pub(super) mod scan;
 mod statements;
 
 pub(crate) use cursor::Cursor;
@@ -102,11 +103,13 @@ impl Token {
 /// The tokens of a text. Cheap to copy: a reader may look ahead on a copy.
 #[derive(Clone, Debug)]
 pub struct Lexer<'a> {
-    /// Holds no NUL where `unreadable` is not set.
-    text: &'a [u8],
+    /// What is read: the whole text, or nothing of it once `unreadable` is set.
+    rest: &'a [u8],
     at: usize,
+    text: &'a [u8],
     /// Backslashes escape in plain strings.
     backslashes: bool,
+    /// An error has been found, and is to be reported.
     unreadable: bool,
     hint: Option<Hint>,
 }
@@ -115,12 +118,14 @@ impl<'a> Lexer<'a> {
     /// Reads `text` from its start.
     #[must_use]
     pub fn new(text: &'a [u8], lexing: Lexing) -> Self {
+        let unreadable =
+            memchr::memchr(0, text).is_some() || (!lexing.ascii_safe_encoding && !text.is_ascii());
         Self {
-            text,
+            rest: if unreadable { &[] } else { text },
             at: 0,
+            text,
             backslashes: !lexing.standard_conforming_strings,
-            unreadable: memchr::memchr(0, text).is_some()
-                || (!lexing.ascii_safe_encoding && !text.is_ascii()),
+            unreadable,
             hint: None,
         }
     }
@@ -137,132 +142,135 @@ impl<'a> Lexer<'a> {
         self.hint
     }
 
-    fn token(&mut self, kind: TokenKind, start: usize, end: usize) -> Option<Token> {
-        self.at = end;
-        Some(Token { kind, start, end })
-    }
-
-    #[cold]
-    fn error(&mut self, start: usize) -> Option<Token> {
-        self.unreadable = true;
-        let end = self.text.len();
-        self.token(TokenKind::Error, start, end)
-    }
-
-    /// Passes the comment whose body is `body`.
-    fn comment(&mut self, body: Range<usize>) {
-        let body = self.text.get(body).unwrap_or_default();
-        if let Some(found) = hint::of_comment(body) {
-            self.hint = Some(hint::stricter(self.hint, found));
+    /// Passes white space and comments, to the place that is answered: that of the next token, or
+    /// the end. The byte there is NUL at the end and where reading fails.
+    #[inline]
+    pub(super) fn place(&mut self) -> (usize, u8) {
+        loop {
+            let first = scan::byte(self.rest, self.at);
+            let flags = scan::flags(first);
+            if flags & scan::SPACE != 0 {
+                self.at += 1;
+            } else if flags & scan::COMMENT == 0 || !self.comment(first) {
+                return (self.at, first);
+            }
         }
+    }
+
+    /// Passes the comment that is next, if one is.
+    #[inline(never)]
+    fn comment(&mut self, first: u8) -> bool {
+        let text = self.rest;
+        let body = self.at + 2;
+        match (first, scan::byte(text, self.at + 1)) {
+            (b'-', b'-') => {
+                self.at = scan::line_comment_end(text, body);
+                true
+            }
+            (b'/', b'*') => match scan::block_comment_end(text, body) {
+                Some(end) => {
+                    let body = text.get(body..end - 2).unwrap_or_default();
+                    if let Some(found) = hint::of_comment(body) {
+                        self.hint = Some(hint::stricter(self.hint, found));
+                    }
+                    self.at = end;
+                    true
+                }
+                None => {
+                    self.fail();
+                    true
+                }
+            },
+            _ => false,
+        }
+    }
+
+    /// Goes on at `at`: what lies before it has been read by the caller.
+    #[inline]
+    pub(super) fn go_on(&mut self, at: usize) {
+        self.at = at;
+    }
+
+    /// The token at the place that [`Self::place`] answered.
+    #[inline]
+    pub(super) fn token(&mut self, start: usize, first: u8) -> Option<Token> {
+        let text = self.rest;
+        let flags = scan::flags(first);
+        let found = if flags & scan::WORD != 0 {
+            match scan::prefixed(text, start) {
+                Some((kind, contents)) if flags & scan::PREFIX != 0 => {
+                    self.prefixed(kind, contents)
+                }
+                _ => Some((TokenKind::Word, scan::word_end(text, start + 1))),
+            }
+        } else if flags & scan::SINGLE != 0 {
+            Some((scan::single(first), start + 1))
+        } else if flags & scan::OPERATOR != 0 {
+            Some((TokenKind::Operator, scan::operator_end(text, start)))
+        } else if flags & scan::DIGIT != 0 {
+            scan::number(text, start)
+        } else {
+            match first {
+                b'"' => scan::quoted_identifier(text, start + 1).map(|e| (TokenKind::Quoted, e)),
+                b'\'' => scan::string(text, start + 1, self.backslashes)
+                    .map(|end| (TokenKind::String, end)),
+                b'$' => scan::dollar(text, start),
+                b'.' => scan::dot(text, start),
+                b':' => Some(scan::colon(text, start)),
+                _ if start >= text.len() => return self.end(),
+                _ => None,
+            }
+        };
+        if let Some((kind, end)) = found {
+            self.at = end;
+            return Some(Token { kind, start, end });
+        }
+        self.fail();
+        self.end()
+    }
+
+    /// A quoted token behind its prefix and quote.
+    fn prefixed(&self, kind: TokenKind, contents: usize) -> Option<(TokenKind, usize)> {
+        let text = self.rest;
+        let end = match kind {
+            // Refused by the server: the escape could hide a quote.
+            TokenKind::UnicodeString if self.backslashes => None,
+            TokenKind::UnicodeQuoted => scan::quoted_identifier(text, contents),
+            TokenKind::EscapeString => scan::string(text, contents, true),
+            TokenKind::Bits | TokenKind::HexBits => scan::bits(text, contents),
+            TokenKind::NationalString => scan::string(text, contents, self.backslashes),
+            _ => scan::string(text, contents, false),
+        };
+        Some((kind, end?))
+    }
+
+    /// Nothing can be read from here on.
+    #[cold]
+    fn fail(&mut self) {
+        self.rest = &[];
+        self.unreadable = true;
+    }
+
+    /// The end of what is read: of the text, or an error.
+    #[cold]
+    fn end(&mut self) -> Option<Token> {
+        if !std::mem::take(&mut self.unreadable) {
+            return None;
+        }
+        Some(Token {
+            kind: TokenKind::Error,
+            start: std::mem::replace(&mut self.at, self.text.len()),
+            end: self.text.len(),
+        })
     }
 }
 
 impl Iterator for Lexer<'_> {
     type Item = Token;
 
-    #[inline]
     fn next(&mut self) -> Option<Token> {
-        use TokenKind as Kind;
-        use scan::Class;
-
-        if self.unreadable {
-            let start = self.at;
-            return if start < self.text.len() {
-                self.error(start)
-            } else {
-                None
-            };
-        }
-        let text = self.text;
-        loop {
-            let start = self.at;
-            let first = scan::byte(text, start);
-            let second = || scan::byte(text, start + 1);
-            let single = |kind| (kind, start + 1);
-            let (kind, end) = match scan::class(first) {
-                Class::Space => {
-                    self.at = start + 1;
-                    continue;
-                }
-                Class::Letter => (Kind::Word, scan::word_end(text, start + 1)),
-                Class::Prefix => match scan::prefixed(text, start) {
-                    Some((kind, quote)) => {
-                        let end = match kind {
-                            // Refused by the server: the escape could hide a quote.
-                            Kind::UnicodeString if self.backslashes => None,
-                            Kind::UnicodeQuoted => scan::quoted_identifier(text, quote),
-                            Kind::EscapeString => scan::string(text, quote, true),
-                            Kind::Bits | Kind::HexBits => scan::bits(text, quote),
-                            Kind::NationalString => scan::string(text, quote, self.backslashes),
-                            _ => scan::string(text, quote, false),
-                        };
-                        match end {
-                            Some(end) => (kind, end),
-                            None => return self.error(start),
-                        }
-                    }
-                    None => (Kind::Word, scan::word_end(text, start + 1)),
-                },
-                Class::Digit => match scan::number(text, start) {
-                    Some(number) => number,
-                    None => return self.error(start),
-                },
-                Class::Quote => match scan::string(text, start + 1, self.backslashes) {
-                    Some(end) => (Kind::String, end),
-                    None => return self.error(start),
-                },
-                Class::DoubleQuote => match scan::quoted_identifier(text, start + 1) {
-                    Some(end) => (Kind::Quoted, end),
-                    None => return self.error(start),
-                },
-                Class::Dollar => match scan::dollar(text, start) {
-                    Some(dollar) => dollar,
-                    None => return self.error(start),
-                },
-                Class::Operator => match (first, second()) {
-                    (b'-', b'-') => {
-                        self.at = scan::line_comment_end(text, start + 2);
-                        continue;
-                    }
-                    (b'/', b'*') => {
-                        let Some(end) = scan::block_comment_end(text, start + 2) else {
-                            return self.error(start);
-                        };
-                        self.comment(start + 2..end - 2);
-                        self.at = end;
-                        continue;
-                    }
-                    _ => (Kind::Operator, scan::operator_end(text, start)),
-                },
-                Class::Dot => match second() {
-                    b'0'..=b'9' => match scan::number(text, start) {
-                        Some(number) => number,
-                        None => return self.error(start),
-                    },
-                    b'.' => (Kind::DotDot, start + 2),
-                    _ => single(Kind::Dot),
-                },
-                Class::Colon => match second() {
-                    b':' => (Kind::Cast, start + 2),
-                    b'=' => (Kind::Assign, start + 2),
-                    _ => single(Kind::Colon),
-                },
-                Class::LeftParen => single(Kind::LeftParen),
-                Class::RightParen => single(Kind::RightParen),
-                Class::LeftBracket => single(Kind::LeftBracket),
-                Class::RightBracket => single(Kind::RightBracket),
-                Class::Comma => single(Kind::Comma),
-                Class::Semicolon => single(Kind::Semicolon),
-                Class::Other => {
-                    if start >= text.len() {
-                        return None;
-                    }
-                    return self.error(start);
-                }
-            };
-            return self.token(kind, start, end);
-        }
+        let (start, first) = self.place();
+        self.token(start, first)
     }
 }
 
