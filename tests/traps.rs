@@ -17,6 +17,7 @@ use std::{
 
 use pgsplit::sql::{
     Access, Catalogue, CatalogueBuilder, Class, Lexing, Traits, catalogue::QUERIES, classify,
+    explain,
 };
 use tokio_postgres::{NoTls, SimpleQueryMessage};
 
@@ -268,4 +269,42 @@ fn nothing_that_belongs_on_the_primary_counts_as_a_read() {
         }
     }
     assert!(wrong.is_empty(), "\n{wrong}");
+}
+
+#[test]
+fn writes_are_looked_at_afterwards_only_where_triggers_touch_the_session() {
+    let catalogue = &catalogues().traps;
+    for (text, observe) in [
+        ("insert into users (name) values (upper('x'))", false),
+        ("insert into with_quiet_trigger values (1)", false),
+        ("insert into with_loud_trigger values (1)", true),
+        ("update users set name = f_stable_config()", true),
+        ("delete from users where id = nextval('s')", false),
+    ] {
+        let class = of(text, catalogue);
+        assert_eq!(class.traits.has(Traits::OBSERVE), observe, "{text}");
+    }
+}
+
+#[test]
+fn what_made_a_function_unsafe_is_told() {
+    let catalogue = &catalogues().traps;
+    for (text, detail) in [
+        (
+            "select f_stable_lock()",
+            "f_stable_lock: reaches pg_advisory_lock",
+        ),
+        (
+            "select f_stable_dynamic()",
+            "f_stable_dynamic: not marked VOLATILE, but its source runs SQL that is made at run time",
+        ),
+        ("select * from unlogged_t", "unlogged_t: unlogged"),
+        (
+            "select * from v_over_v_volatile",
+            "v_over_v_volatile: reaches v_volatile",
+        ),
+    ] {
+        let told = explain(text.as_bytes(), Lexing::default(), Some(catalogue));
+        assert_eq!(told.detail.as_deref(), Some(detail), "{text}");
+    }
 }

@@ -84,7 +84,6 @@ SELECT p.oid::text, p.proname::text, \
   (p.pronargs - p.pronargdefaults <= 1 AND (p.pronargs >= 1 OR p.provariadic <> 0))::text, \
   (p.prorettype = 'pg_catalog.trigger'::regtype)::text, \
   CASE WHEN p.oid >= 16384 AND l.lanname IN ('sql', 'plpgsql') AND p.prosqlbody IS NULL \
-    AND (p.provolatile <> 'v' OR p.prorettype = 'pg_catalog.trigger'::regtype) \
     AND length(p.prosrc) <= 100000 THEN p.prosrc \
     WHEN p.prosqlbody IS NOT NULL THEN '' END \
 FROM pg_catalog.pg_proc p \
@@ -94,7 +93,8 @@ LEFT JOIN pg_catalog.pg_depend d ON d.classid = 'pg_catalog.pg_proc'::regclass A
 LEFT JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid";
 
 /// `owner kind, owner oid, kind of what it rests on, its oid`. Kinds: `f` function, `o` operator,
-/// `r` relation, `t` type; `g` as an owner: a relation, through its triggers.
+/// `r` relation, `t` type; `g` as an owner: a relation,
+/// through what writing to it runs (triggers, defaults, checks).
 const EDGES: &str = "\
 WITH RECURSIVE apart AS ( \
     SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relpersistence = 'u' OR c.relkind = 'f' \
@@ -106,6 +106,12 @@ WITH RECURSIVE apart AS ( \
 SELECT 'r', a.inhparent::text, 'r', a.inhrelid::text FROM above a \
 UNION ALL \
 SELECT 'g', t.tgrelid::text, 'f', t.tgfoid::text FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal \
+UNION ALL \
+SELECT 'g', coalesce(a.adrelid, k.conrelid)::text, 'f', d.refobjid::text FROM pg_catalog.pg_depend d \
+  LEFT JOIN pg_catalog.pg_attrdef a ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND a.oid = d.objid \
+  LEFT JOIN pg_catalog.pg_constraint k ON d.classid = 'pg_catalog.pg_constraint'::regclass AND k.oid = d.objid \
+    AND k.contype = 'c' AND k.conrelid <> 0 \
+  WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid >= 16384 AND coalesce(a.adrelid, k.conrelid) IS NOT NULL \
 UNION ALL \
 SELECT 'f', g.aggfnoid::oid::text, 'f', x.f::text FROM pg_catalog.pg_aggregate g \
   CROSS JOIN LATERAL (VALUES (g.aggtransfn::oid), (g.aggfinalfn::oid), (g.aggcombinefn::oid), (g.aggserialfn::oid), \

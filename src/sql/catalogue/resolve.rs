@@ -1,7 +1,7 @@
 //! From objects and what they rest on to what is read-safe: whatever rests on something that isn't
 //! read-safe isn't either.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     Catalogue, Names,
@@ -121,19 +121,46 @@ impl Graph {
         }
     }
 
-    fn catalogue(self, generation: u64) -> Catalogue {
+    /// Relations that, written to, run a function that may touch the session, perhaps by writing
+    /// to another such relation.
+    fn loud(&mut self) -> HashSet<u32> {
+        let mut loud = HashSet::new();
+        loop {
+            let found: Vec<u32> = self
+                .triggers
+                .iter()
+                .filter(|(relation, function)| {
+                    let function = self.objects.get(&(Space::Function, *function));
+                    !loud.contains(relation) && function.is_none_or(|f| f.session.is_some())
+                })
+                .map(|&(relation, _)| relation)
+                .collect();
+            if found.is_empty() {
+                return loud;
+            }
+            for &relation in &found {
+                let Some(name) = self
+                    .objects
+                    .get(&(Space::Relation, relation))
+                    .map(|r| &r.name)
+                else {
+                    continue;
+                };
+                let writers = self.readers.get(&(Reference::Name, name.clone()));
+                for writer in writers.cloned().unwrap_or_default() {
+                    if let Some(object) = self.objects.get_mut(&writer) {
+                        object.session = object.session.or(Some("may write where triggers watch"));
+                    }
+                }
+            }
+            loud.extend(found);
+        }
+    }
+
+    fn catalogue(mut self, generation: u64) -> Catalogue {
         let mut names = Names::default();
         let mut details = HashMap::default();
-        let mut suspicious_triggers: HashMap<u32, ()> = HashMap::new();
-        for (relation, function) in &self.triggers {
-            let harmless = self
-                .objects
-                .get(&(Space::Function, *function))
-                .is_some_and(|f| f.session.is_none());
-            if !harmless {
-                suspicious_triggers.insert(*relation, ());
-            }
-        }
+        let loud = self.loud();
         for (name, flags) in self.known {
             names.entry(name).or_default().add(flags);
         }
@@ -142,7 +169,7 @@ impl Graph {
                 continue;
             }
             let mut flags = flags(space, &object);
-            if space == Space::Relation && suspicious_triggers.contains_key(&oid) {
+            if space == Space::Relation && loud.contains(&oid) {
                 flags.add(Flags::TRIGGER_OBSERVE);
             }
             if let Some(detail) = object.detail

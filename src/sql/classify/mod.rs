@@ -17,6 +17,8 @@ mod keyword;
 mod normalise;
 mod scan;
 mod statement;
+#[cfg(test)]
+mod tests;
 mod token;
 mod tree;
 
@@ -25,7 +27,8 @@ pub(super) use statement::{Detail, read};
 pub(crate) use token::Tokens;
 
 use super::{
-    Access, Class, Hint, Kind, Lexing, Traits, Why, catalogue::Catalogue, lexer::statements,
+    Access, Class, Hint, Isolation, Kind, Lexing, Traits, Why, catalogue::Catalogue,
+    lexer::statements,
 };
 
 /// The class of `text`, as a session with this `lexing` would have it read, in a database with
@@ -62,7 +65,7 @@ fn all(
 
 /// Two statements of one text: the stricter.
 pub(super) fn both(a: Class, b: Class) -> Class {
-    let access = match (a.access, b.access) {
+    let access = match (among_others(a), among_others(b)) {
         (Access::Primary(why), _) | (_, Access::Primary(why)) => Access::Primary(why),
         (Access::Read, _) | (_, Access::Read) => Access::Read,
         (Access::Anywhere, Access::Anywhere) => Access::Anywhere,
@@ -78,6 +81,19 @@ pub(super) fn both(a: Class, b: Class) -> Class {
         } else {
             traits.without(Traits::PURE_READ)
         },
+    }
+}
+
+/// A statement's access when it isn't alone: a transaction that it begins stays open, and may write.
+fn among_others(class: Class) -> Access {
+    match class.kind {
+        Kind::Begin(begin)
+            if begin.read_only != Some(true)
+                || begin.isolation == Some(Isolation::Serializable) =>
+        {
+            Access::Primary(Why::Transaction)
+        }
+        _ => class.access,
     }
 }
 

@@ -10,7 +10,11 @@ use sqlparser::{
     tokenizer::{Location, Span, Token, TokenWithSpan, Word},
 };
 
-use super::{keyword::Role, scan::cast_type, token::Tokens};
+use super::{
+    keyword::Role,
+    scan::{cast_type, is_wildcard, list_ends},
+    token::Tokens,
+};
 use crate::sql::lexer::TokenKind;
 
 /// The tokens for the parser, from the token at `start` on; `None` for what can't be rewritten
@@ -21,12 +25,43 @@ pub(super) fn normalise(tokens: &Tokens<'_>, start: usize) -> Option<Vec<TokenWi
         out: Vec::with_capacity(tokens.len() + 8),
         groups: Vec::new(),
         skipped: Vec::new(),
+        jumps: Vec::new(),
     };
     let mut at = start;
     while at < tokens.len() {
         at = writer.step(at)?;
     }
-    Some(writer.out)
+    is_shallow(&writer.out).then_some(writer.out)
+}
+
+/// Joins whose conditions are still to come, and parentheses that open at once, nest no deeper than
+/// people write them: the parser's stack and time grow fast with these.
+fn is_shallow(out: &[TokenWithSpan]) -> bool {
+    let mut joins = 0_usize;
+    let mut parens = 0_usize;
+    let mut unconditional = false;
+    for token in out {
+        parens = if token.token == Token::LParen {
+            parens + 1
+        } else {
+            0
+        };
+        if let Token::Word(word) = &token.token {
+            match word.keyword {
+                Keyword::CROSS | Keyword::NATURAL => unconditional = true,
+                Keyword::JOIN => {
+                    joins += usize::from(!unconditional);
+                    unconditional = false;
+                }
+                Keyword::ON | Keyword::USING => joins = joins.saturating_sub(1),
+                _ => {}
+            }
+        }
+        if joins > PENDING_JOINS || parens > OPENING_AT_ONCE {
+            return false;
+        }
+    }
+    true
 }
 
 /// Where in the original a rewritten token stood; `None` for one that was put in.
@@ -52,6 +87,8 @@ struct Writer<'t, 'a> {
     groups: Vec<Group>,
     /// Parentheses that close what was left out.
     skipped: Vec<usize>,
+    /// Where to go on elsewhere, innermost last: what lies between is left out.
+    jumps: Vec<(usize, usize)>,
 }
 
 impl Writer<'_, '_> {
@@ -108,6 +145,12 @@ impl Writer<'_, '_> {
     /// Writes what stands at `at`; answers where to go on.
     fn step(&mut self, at: usize) -> Option<usize> {
         let tokens = self.tokens;
+        if let Some(&(from, to)) = self.jumps.last()
+            && from <= at
+        {
+            self.jumps.pop();
+            return (from == at).then_some(to);
+        }
         let kind = tokens.kind(at)?;
         match kind {
             TokenKind::Word => return self.word(at),
@@ -230,7 +273,7 @@ impl Writer<'_, '_> {
             return at + 1;
         }
         if operator == b"*" {
-            let ends = tokens.is(at + 1, TokenKind::Comma) || list_is_empty(tokens, at + 1);
+            let ends = is_wildcard(tokens, at);
             let name = matches!(self.last(), Some(Token::Word(_)));
             match (ends, self.after_operand()) {
                 // `FROM t *`
@@ -484,15 +527,11 @@ impl Writer<'_, '_> {
             // JOIN … USING (…) AS alias
             Keyword::USING if paren => {
                 self.keyword(keyword, at);
-                let mut inner = at + 1;
-                while inner <= tokens.partner(at + 1) {
-                    inner = self.step(inner)?;
+                let alias = tokens.partner(at + 1) + 1;
+                if tokens.keyword(alias) == Keyword::AS {
+                    self.jumps.push((alias, alias + 2));
                 }
-                return Some(if tokens.keyword(inner) == Keyword::AS {
-                    inner + 2
-                } else {
-                    inner
-                });
+                return Some(at + 1);
             }
             Keyword::DISTINCT if before == Keyword::BY => {}
             Keyword::NOTNULL if self.after_operand() => {}
@@ -540,7 +579,7 @@ impl Writer<'_, '_> {
                 if matches!(next(1), Keyword::ALL) {
                     end += 1;
                 }
-                if list_is_empty(tokens, end) {
+                if list_ends(tokens, end) {
                     self.constant(at);
                 }
                 return Some(end);
@@ -560,20 +599,15 @@ impl Writer<'_, '_> {
         at + 1
     }
 
-    /// `CAST(x AS type)`, whose type begins at `place`: what is cast, in parentheses.
+    /// `CAST(x AS type)`, whose type begins at `place`: a function of what is cast.
     fn cast(&mut self, at: usize, place: usize) -> Option<usize> {
         let tokens = self.tokens;
-        let close = tokens.partner(at + 1);
+        self.identifier(at);
         self.push(Token::LParen, at + 1);
         self.groups.push(Group::Plain);
-        let mut inner = at + 2;
-        let end = place.checked_sub(1)?;
-        while inner < end {
-            inner = self.step(inner)?;
-        }
-        self.groups.pop();
-        self.push(Token::RParen, close);
-        Some(close + 1)
+        self.jumps
+            .push((place.checked_sub(1)?, tokens.partner(at + 1)));
+        Some(at + 2)
     }
 
     /// Behind the name that follows `word`, which ends a clause that begins at `at`.
@@ -592,12 +626,13 @@ impl Writer<'_, '_> {
             return None;
         }
         let close = tokens.partner(at);
-        let query = (at..close).any(|i| {
-            matches!(
-                tokens.keyword(i),
-                Keyword::SELECT | Keyword::TABLE | Keyword::VALUES
-            )
-        });
+        let query = close - at > LONGEST_GROUP
+            || (at..close).any(|i| {
+                matches!(
+                    tokens.keyword(i),
+                    Keyword::SELECT | Keyword::TABLE | Keyword::VALUES
+                )
+            });
         (!query).then_some(close + 1)
     }
 
@@ -716,6 +751,7 @@ fn is_definition_list(tokens: &Tokens<'_>, open: usize) -> bool {
             Role::Name | Role::TypeName | Role::Soft
         );
     typed
+        && close - open < LONGEST_GROUP
         && (open + 1..close).all(|i| match tokens.kind(i) {
             Some(TokenKind::Word) => {
                 tokens.role(i) != Role::Reserved
@@ -737,29 +773,6 @@ fn is_definition_list(tokens: &Tokens<'_>, open: usize) -> bool {
             ) => true,
             _ => false,
         })
-}
-
-/// Nothing stands between SELECT and what ends its list.
-fn list_is_empty(tokens: &Tokens<'_>, at: usize) -> bool {
-    match tokens.kind(at) {
-        None | Some(TokenKind::RightParen) => true,
-        Some(TokenKind::Word) => matches!(
-            tokens.keyword(at),
-            Keyword::FROM
-                | Keyword::WHERE
-                | Keyword::GROUP
-                | Keyword::HAVING
-                | Keyword::WINDOW
-                | Keyword::ORDER
-                | Keyword::LIMIT
-                | Keyword::OFFSET
-                | Keyword::FETCH
-                | Keyword::UNION
-                | Keyword::INTERSECT
-                | Keyword::EXCEPT
-        ),
-        _ => false,
-    }
 }
 
 fn is_constant(tokens: &Tokens<'_>, at: usize) -> bool {
@@ -850,8 +863,18 @@ fn fields_end(tokens: &Tokens<'_>, at: usize) -> usize {
     end
 }
 
+/// How many joins may wait for their conditions (`a JOIN b JOIN c ON … ON …`): the parser recurses
+/// there without a limit of its own.
+const PENDING_JOINS: usize = 8;
+
+/// How many parentheses may open at once; parsing them takes cubic time in FROM.
+const OPENING_AT_ONCE: usize = 64;
+
 /// Tokens of a list of constants from which on only its first element is kept.
 const LONG_LIST: usize = 12;
+
+/// Tokens that a list of columns and types, or a sampling method's arguments, have at most.
+const LONGEST_GROUP: usize = 8_192;
 
 /// Words that may follow IS JSON.
 const JSON_TEST: &[&str] = &[

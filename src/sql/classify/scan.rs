@@ -3,6 +3,9 @@
 //! Deliberately sees too much rather than too little: it doesn't rest on a grammar, so no syntax
 //! that a parser misreads can hide a call from it.
 
+use std::collections::HashSet;
+
+use foldhash::fast::FixedState;
 use sqlparser::keywords::Keyword;
 
 use super::{keyword::Role, token::Tokens};
@@ -67,7 +70,12 @@ pub(crate) fn scan(tokens: &Tokens<'_>, start: usize, sink: &mut impl Sink) {
             }
             Some(TokenKind::Quoted | TokenKind::UnicodeQuoted) => name(tokens, at, &types, sink),
             Some(TokenKind::Cast) => types.expect(tokens, at + 1),
-            Some(TokenKind::Operator) => sink.operator(tokens.operator(at), true),
+            Some(TokenKind::Operator) => {
+                let operator = tokens.operator(at);
+                if operator != b"*" || !is_wildcard(tokens, at) {
+                    sink.operator(operator, true);
+                }
+            }
             _ => {}
         }
     }
@@ -75,7 +83,7 @@ pub(crate) fn scan(tokens: &Tokens<'_>, start: usize, sink: &mut impl Sink) {
 
 /// Where only a type can stand.
 #[derive(Default)]
-struct TypePlaces(Vec<usize>);
+struct TypePlaces(HashSet<usize, FixedState>);
 
 impl TypePlaces {
     /// A type's name, perhaps qualified, begins at `at`.
@@ -84,7 +92,7 @@ impl TypePlaces {
             at += 2;
         }
         if tokens.role(at) == Role::Name {
-            self.0.push(at);
+            self.0.insert(at);
         }
     }
 }
@@ -170,11 +178,16 @@ fn grammar(tokens: &Tokens<'_>, at: usize, types: &mut TypePlaces, sink: &mut im
 
 /// Where the type begins in `CAST (… AS type)`, whose parenthesis opens at `open`.
 pub(super) fn cast_type(tokens: &Tokens<'_>, open: usize) -> Option<usize> {
-    let close = tokens.partner(open);
-    (open + 1..close)
-        .rev()
-        .find(|&at| tokens.keyword(at) == Keyword::AS)
-        .map(|at| at + 1)
+    let mut at = tokens.partner(open);
+    while at > open + 1 {
+        at -= 1;
+        match tokens.kind(at) {
+            Some(TokenKind::RightParen | TokenKind::RightBracket) => at = tokens.partner(at),
+            Some(TokenKind::Word) if tokens.keyword(at) == Keyword::AS => return Some(at + 1),
+            _ => {}
+        }
+    }
+    None
 }
 
 fn name(tokens: &Tokens<'_>, at: usize, types: &TypePlaces, sink: &mut impl Sink) {
@@ -236,4 +249,34 @@ pub(super) fn is_cte(tokens: &Tokens<'_>, at: usize) -> bool {
         next += 1;
     }
     tokens.is(next, TokenKind::LeftParen)
+}
+
+/// Of a `*` at `at`: nothing that could be multiplied follows, so it stands for columns.
+pub(super) fn is_wildcard(tokens: &Tokens<'_>, at: usize) -> bool {
+    tokens.is(at + 1, TokenKind::Comma) || list_ends(tokens, at + 1)
+}
+
+/// What stands at `at` ends a SELECT's list, or the statement.
+pub(super) fn list_ends(tokens: &Tokens<'_>, at: usize) -> bool {
+    match tokens.kind(at) {
+        None | Some(TokenKind::RightParen) => true,
+        Some(TokenKind::Word) => matches!(
+            tokens.keyword(at),
+            Keyword::FROM
+                | Keyword::WHERE
+                | Keyword::GROUP
+                | Keyword::HAVING
+                | Keyword::WINDOW
+                | Keyword::ORDER
+                | Keyword::LIMIT
+                | Keyword::OFFSET
+                | Keyword::FETCH
+                | Keyword::UNION
+                | Keyword::INTERSECT
+                | Keyword::EXCEPT
+                | Keyword::INTO
+                | Keyword::FOR
+        ),
+        _ => false,
+    }
 }

@@ -311,7 +311,12 @@ impl Reader<'_, '_> {
         };
         let texts = |mut places: Vec<usize>| {
             // Names that were put in, such as an array's, are words of the grammar.
-            places.retain(|&at| tokens.keyword(at) != Keyword::ARRAY);
+            places.retain(|&at| {
+                !matches!(
+                    tokens.keyword(at),
+                    Keyword::ARRAY | Keyword::CAST | Keyword::TREAT
+                )
+            });
             places.iter().map(|&at| tokens.name(at).to_vec()).collect()
         };
         Some(Names {
@@ -432,9 +437,21 @@ impl Reader<'_, '_> {
         let from = self.tokens.start(start);
         let to = self.tokens.start(end);
         match self.statement.get(from..to) {
-            Some(statement) => read(statement, self.lexing, self.catalogue, self.detail),
-            None => Reading::of(Class::UNKNOWN),
+            Some(statement) if self.holds_query(start) => {
+                read(statement, self.lexing, self.catalogue, self.detail)
+            }
+            _ => Reading::of(Class::UNKNOWN),
         }
+    }
+
+    /// What begins at `at` is a query or writes: what EXPLAIN, COPY and DECLARE may hold (so that
+    /// they don't nest).
+    fn holds_query(&self, at: usize) -> bool {
+        self.begins_query(at)
+            || matches!(
+                self.tokens.keyword(at),
+                Keyword::INSERT | Keyword::UPDATE | Keyword::DELETE | Keyword::MERGE
+            )
     }
 
     /// EXPLAIN: evaluates what it explains at least in part, ANALYZE wholly.

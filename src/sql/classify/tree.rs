@@ -19,12 +19,19 @@ pub(super) const MAX_TOKENS: usize = 16_384;
 /// How deep expressions and queries may nest.
 const MAX_DEPTH: usize = 1_024;
 
-/// Stack that a tree of one token may need, with a margin: parsing grows its stack by itself,
-/// dropping doesn't.
-const STACK_PER_TOKEN: usize = 1_024;
+/// Stack that the parser takes from one level of nesting to the next, with a margin. It grows the
+/// stack by itself, but not everywhere that it recurses.
+const STACK_PER_LEVEL: usize = if cfg!(debug_assertions) {
+    96 << 10
+} else {
+    8 << 10
+};
 
-/// Fewer tokens than this never need more stack than any thread has.
-const SMALL: usize = 256;
+/// Stack that dropping a tree takes per token.
+const STACK_PER_TOKEN: usize = if cfg!(debug_assertions) { 2 << 10 } else { 512 };
+
+/// Stack for everything else.
+const STACK: usize = 128 << 10;
 
 /// What the tree says.
 #[derive(Debug, Default)]
@@ -41,14 +48,8 @@ pub(super) fn read(tokens: Vec<TokenWithSpan>) -> Option<Tree> {
     if count > MAX_TOKENS {
         return None;
     }
-    if count < SMALL {
-        return parse(tokens);
-    }
-    stacker::maybe_grow(
-        count * STACK_PER_TOKEN,
-        count * STACK_PER_TOKEN + (1 << 20),
-        || parse(tokens),
-    )
+    let stack = count.min(MAX_DEPTH) * STACK_PER_LEVEL + count * STACK_PER_TOKEN + STACK;
+    stacker::maybe_grow(stack, stack, || parse(tokens))
 }
 
 fn parse(tokens: Vec<TokenWithSpan>) -> Option<Tree> {
