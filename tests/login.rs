@@ -829,6 +829,74 @@ async fn a_certificate_without_a_hash_of_its_own_does_without_channel_binding() 
     assert_eq!(front.seen().await.method, Method::Scram);
 }
 
+/// A certificate of X.509 version 1, as the recipe of PostgreSQL's manual makes it.
+fn old_certificate(directory: &Path) -> ListenTls {
+    let (ca, ca_key) = certificate(directory, "ca", &[]);
+    let [request, key, cert] = ["csr", "key", "crt"].map(|end| directory.join(format!("v1.{end}")));
+    run(Command::new("openssl")
+        .args([
+            "req",
+            "-new",
+            "-nodes",
+            "-newkey",
+            "rsa:2048",
+            "-subj",
+            "/CN=localhost",
+        ])
+        .arg("-keyout")
+        .arg(&key)
+        .arg("-out")
+        .arg(&request));
+    run(Command::new("openssl")
+        .args(["x509", "-req", "-days", "2", "-CAcreateserial"])
+        .arg("-in")
+        .arg(&request)
+        .arg("-CA")
+        .arg(&ca)
+        .arg("-CAkey")
+        .arg(&ca_key)
+        .arg("-out")
+        .arg(&cert));
+    ListenTls {
+        mode: ListenTlsMode::Require,
+        cert,
+        key,
+        client_ca: None,
+    }
+}
+
+#[tokio::test]
+async fn certificates_of_the_manuals_recipe_do() {
+    let directory = tempfile::tempdir().unwrap();
+    let listen = old_certificate(directory.path());
+    let ca = directory.path().join("ca.crt");
+    let context = HandshakeContext {
+        tls: Some(ServerTls::load(&listen).unwrap()),
+    };
+    let front = Front::start(&[app()], context).await;
+    let root = format!("sslrootcert={}", ca.display());
+    let settings = [
+        "host=localhost",
+        "sslmode=verify-full",
+        "channel_binding=require",
+        &root,
+    ];
+    assert_eq!(front.psql("app", "secret", &settings).await, Ok(()));
+    assert_eq!(front.seen().await.method, Method::ScramPlus);
+
+    let mut node = local(front.address.port(), SslMode::Require);
+    assert!(dial(&node, soon()).await.unwrap().end_point().is_some());
+    // Newer versions of OpenSSL make version 3.
+    let version = run(Command::new("openssl")
+        .args(["x509", "-noout", "-text", "-in"])
+        .arg(&listen.cert));
+    if version.contains("Version: 1") {
+        node.tls.ca = Some(ca);
+        let error = dial(&node, soon()).await.unwrap_err().to_string();
+        assert!(error.contains("must be of X.509 version 3"), "{error}");
+    }
+}
+
 #[test]
 fn a_certificate_that_cannot_be_used_is_named() {
     let directory = tempfile::tempdir().unwrap();
@@ -849,7 +917,7 @@ fn a_certificate_that_cannot_be_used_is_named() {
             None,
             "front.crt: holds no private key that can be used",
         ),
-        (&cert, &other_key, None, "front.crt: can't be used with"),
+        (&cert, &other_key, None, "front.crt: is not for the key in"),
         (
             &cert,
             &key,
@@ -935,6 +1003,36 @@ async fn bytes_sent_before_encryption_are_never_used() {
         front.outcome().await,
         Err(HandshakeError::Refused(_))
     ));
+}
+
+#[tokio::test]
+async fn prefer_goes_on_without_tls_when_the_handshake_fails_and_require_does_not() {
+    for (sslmode, gives_in) in [(SslMode::Prefer, true), (SslMode::Require, false)] {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = async {
+            let (mut socket, _) = listener.accept().await.unwrap();
+            socket.read_exact(&mut [0; 8]).await.unwrap();
+            socket.write_all(b"S").await.unwrap();
+            drop(socket);
+            if gives_in {
+                listener
+                    .accept()
+                    .await
+                    .unwrap()
+                    .0
+                    .write_all(b"!")
+                    .await
+                    .unwrap();
+            }
+        };
+        let node = local(port, sslmode);
+        let (result, ()) = tokio::join!(dial(&node, soon()), server);
+        match result {
+            Ok(mut stream) => assert!(gives_in && stream.read_u8().await.unwrap() == b'!'),
+            Err(error) => assert!(!gives_in && matches!(error, DialError::Tls(_)), "{error}"),
+        }
+    }
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ pub const NEWEST_MINOR: u16 = 2;
 pub const MIN_CANCEL_KEY: usize = 4;
 /// Longest key of a cancel request (protocol 3.2), in bytes.
 pub const MAX_CANCEL_KEY: usize = 256;
+/// Settings that one packet may carry, those of `options` included. PostgreSQL has about 350.
+pub const MAX_PARAMETERS: usize = 400;
 /// PostgreSQL's `NAMEDATALEN` less the final zero: longer names are cut, in bytes.
 pub const MAX_NAME: usize = 63;
 
@@ -89,6 +91,8 @@ pub enum StartupError {
     Argument(Box<str>),
     /// `-c name` without a value in `options`.
     ArgumentWithoutValue(Box<str>),
+    /// More than [`MAX_PARAMETERS`] settings.
+    TooMany,
     /// A cancel request with an impossible key.
     CancelKey,
 }
@@ -104,6 +108,7 @@ impl StartupError {
             Self::NoUser => SqlState::INVALID_AUTHORIZATION,
             Self::Replication(_) => SqlState::INVALID_PARAMETER_VALUE,
             Self::Argument(_) | Self::ArgumentWithoutValue(_) => SqlState::SYNTAX_ERROR,
+            Self::TooMany => SqlState::PROGRAM_LIMIT_EXCEEDED,
         }
     }
 
@@ -140,6 +145,7 @@ impl fmt::Display for StartupError {
                 )
             }
             Self::ArgumentWithoutValue(argument) => write!(f, "{argument} requires a value"),
+            Self::TooMany => f.write_str("too many settings in startup packet"),
             Self::CancelKey => f.write_str("invalid length of cancel request"),
         }
     }
@@ -251,7 +257,11 @@ impl Startup {
         }
         let user = cut(user);
         let mut parameters = Vec::new();
-        for (name, value) in split_options(options)?.into_iter().chain(own) {
+        let options = split_options(options)?;
+        if options.len() + own.len() > MAX_PARAMETERS {
+            return Err(StartupError::TooMany);
+        }
+        for (name, value) in options.into_iter().chain(own) {
             set(&mut parameters, name, value);
         }
         Ok(Self {
@@ -634,6 +644,16 @@ mod tests {
                 (message, code)
             );
         }
+    }
+
+    #[test]
+    fn settings_are_bounded() {
+        let names: Vec<String> = (0..=MAX_PARAMETERS).map(|i| format!("s{i}")).collect();
+        let mut pairs = vec![("user", "u")];
+        pairs.extend(names.iter().map(|name| (name.as_str(), "1")));
+        assert_eq!(startup(&pairs), Err(StartupError::TooMany));
+        pairs.pop();
+        assert_eq!(startup(&pairs).unwrap().parameters.len(), MAX_PARAMETERS);
     }
 
     #[test]

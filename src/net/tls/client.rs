@@ -12,14 +12,18 @@ use tokio_rustls::{
             danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier},
             verify_server_cert_signed_by_trust_anchor, verify_server_name,
         },
-        crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature},
-        pki_types::{CertificateDer, ServerName, UnixTime},
+        crypto::{
+            CryptoProvider, verify_tls12_signature, verify_tls13_signature,
+            verify_tls13_signature_with_raw_key,
+        },
+        pki_types::{CertificateDer, ServerName, SubjectPublicKeyInfoDer, UnixTime},
         server::ParsedCertificate,
+        sign::SingleCertAndKey,
         version::{TLS12, TLS13},
     },
 };
 
-use super::{ALPN, Tls, TlsError, certificates, end_point, private_key, provider, roots};
+use super::{ALPN, Tls, TlsError, certificate, identity, provider, roots};
 use crate::{
     config::settings::{NodeTls, SslMode},
     net::Stream,
@@ -34,7 +38,8 @@ pub struct ClientTls {
 
 impl ClientTls {
     /// Reads the files. As in libpq, `verify-full` checks certificate and name; `require` checks
-    /// the certificate when `ca` is given, else nothing; `prefer` never checks.
+    /// the certificate when `ca` is given, else nothing; `prefer` never checks. Certificates that are
+    /// checked must be of X.509 version 3, as OpenSSL makes them when they have any extension.
     ///
     /// # Errors
     /// A file that can't be read or used, or a host that no certificate can be for.
@@ -70,11 +75,7 @@ impl ClientTls {
         let mut config = match (&settings.cert, &settings.key) {
             (None, None) => builder.with_no_client_auth(),
             (Some(cert), Some(key)) => builder
-                .with_client_auth_cert(certificates(cert)?, private_key(key)?)
-                .map_err(|error| TlsError::File {
-                    path: cert.clone(),
-                    problem: format!("can't be used with {}: {error}", key.display()),
-                })?,
+                .with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity(cert, key)?))),
             (Some(_), None) | (None, Some(_)) => return Err(TlsError::Incomplete),
         };
         config.resumption = Resumption::disabled();
@@ -92,12 +93,12 @@ impl ClientTls {
     pub(crate) async fn connect(&self, stream: Stream) -> io::Result<Stream> {
         let connector = TlsConnector::from(Arc::clone(&self.config));
         let stream = connector.connect(self.name.clone(), stream).await?;
-        let certificate = stream
+        let shown = stream
             .get_ref()
             .1
             .peer_certificates()
             .and_then(<[_]>::first);
-        let end_point = certificate.and_then(|certificate| end_point::end_point(certificate));
+        let end_point = shown.and_then(|shown| certificate::end_point(shown));
         Ok(Stream::Tls(Box::new(Tls {
             stream: TlsStream::Client(stream),
             end_point,
@@ -152,7 +153,12 @@ impl ServerCertVerifier for Verifier {
         else {
             return Ok(ServerCertVerified::assertion());
         };
-        let certificate = ParsedCertificate::try_from(end_entity)?;
+        let certificate = ParsedCertificate::try_from(end_entity).map_err(|error| {
+            rustls::Error::General(format!(
+                "the certificate can't be checked ({error}): it must be of X.509 version 3, with a \
+                 subjectAltName"
+            ))
+        })?;
         match verify_server_cert_signed_by_trust_anchor(
             &certificate,
             roots,
@@ -191,7 +197,14 @@ impl ServerCertVerifier for Verifier {
         signed: &DigitallySignedStruct,
     ) -> Result<HandshakeSignatureValid, rustls::Error> {
         let algorithms = &self.provider.signature_verification_algorithms;
-        verify_tls13_signature(message, certificate, signed, algorithms)
+        match (&self.trust, certificate::public_key(certificate)) {
+            // webpki takes certificates of X.509 version 3 only.
+            (Trust::Anyone, Some(key)) => {
+                let key = SubjectPublicKeyInfoDer::from(key);
+                verify_tls13_signature_with_raw_key(message, &key, signed, algorithms)
+            }
+            _ => verify_tls13_signature(message, certificate, signed, algorithms),
+        }
     }
 
     fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {

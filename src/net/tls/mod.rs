@@ -3,8 +3,8 @@
 //!
 //! Certificates are read once, when a configuration is made; an error names the file.
 
+mod certificate;
 mod client;
-mod end_point;
 mod server;
 
 use std::{
@@ -22,11 +22,12 @@ use tokio_rustls::{
             CertificateDer, PrivateKeyDer,
             pem::{self, PemObject as _},
         },
+        sign::CertifiedKey,
     },
 };
 
+pub use certificate::EndPoint;
 pub use client::ClientTls;
-pub use end_point::EndPoint;
 pub use server::ServerTls;
 
 use super::Stream;
@@ -109,6 +110,29 @@ fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
         },
         error => unreadable(path, &error),
     })
+}
+
+/// A certificate chain with its key, whatever the X.509 version.
+fn identity(cert: &Path, key: &Path) -> Result<CertifiedKey, TlsError> {
+    let chain = certificates(cert)?;
+    let signing = provider()
+        .key_provider
+        .load_private_key(private_key(key)?)
+        .map_err(|error| TlsError::File {
+            path: key.into(),
+            problem: error.to_string(),
+        })?;
+    let certified = chain.first().and_then(|own| certificate::public_key(own));
+    if signing
+        .public_key()
+        .is_some_and(|public| certified != Some(public.as_ref()))
+    {
+        return Err(TlsError::File {
+            path: cert.into(),
+            problem: format!("is not for the key in {}", key.display()),
+        });
+    }
+    Ok(CertifiedKey::new(chain, signing))
 }
 
 fn roots(path: &Path) -> Result<(rustls::RootCertStore, Vec<CertificateDer<'static>>), TlsError> {

@@ -8,11 +8,12 @@ use tokio_rustls::{
     rustls::{
         ServerConfig, ServerConnection,
         server::{NoServerSessionStorage, WebPkiClientVerifier},
+        sign::SingleCertAndKey,
         version::{TLS12, TLS13},
     },
 };
 
-use super::{ALPN, EndPoint, Tls, TlsError, certificates, end_point, private_key, provider, roots};
+use super::{ALPN, EndPoint, Tls, TlsError, certificate, identity, provider, roots};
 use crate::{
     config::settings::{ListenTls, ListenTlsMode},
     net::Stream,
@@ -34,10 +35,11 @@ impl ServerTls {
     /// A file that can't be read or used, or a key that isn't the certificate's.
     pub fn load(settings: &ListenTls) -> Result<Self, TlsError> {
         let provider = provider();
-        let chain = certificates(&settings.cert)?;
-        let end_point = chain
+        let identity = identity(&settings.cert, &settings.key)?;
+        let end_point = identity
+            .cert
             .first()
-            .and_then(|certificate| end_point::end_point(certificate));
+            .and_then(|own| certificate::end_point(own));
         let builder = ServerConfig::builder_with_provider(provider.clone())
             .with_protocol_versions(&[&TLS13, &TLS12])
             .map_err(|error| TlsError::Other(error.to_string()))?;
@@ -52,12 +54,7 @@ impl ServerTls {
                     })?,
             ),
         };
-        let mut config = builder
-            .with_single_cert(chain, private_key(&settings.key)?)
-            .map_err(|error| TlsError::File {
-                path: settings.cert.clone(),
-                problem: format!("can't be used with {}: {error}", settings.key.display()),
-            })?;
+        let mut config = builder.with_cert_resolver(Arc::new(SingleCertAndKey::from(identity)));
         // Like PostgreSQL: drivers don't resume sessions, and tickets cost each login a write.
         config.session_storage = Arc::new(NoServerSessionStorage {});
         config.send_tls13_tickets = 0;

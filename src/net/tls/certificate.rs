@@ -1,5 +1,6 @@
-//! The hash of a server's certificate that both ends of a connection can compute (RFC 5929,
-//! section 4).
+//! What webpki doesn't tell of a certificate: the hash that both ends of a connection can compute
+//! (RFC 5929, section 4), and the key of one of X.509 version 1, as the recipe of PostgreSQL's
+//! manual makes them.
 
 use ring::digest::{Algorithm, Digest, SHA256, SHA384, SHA512, digest};
 
@@ -13,10 +14,29 @@ pub(super) fn end_point(certificate: &[u8]) -> Option<EndPoint> {
     signature_hash(certificate).map(|algorithm| digest(algorithm, certificate))
 }
 
+/// The SubjectPublicKeyInfo of a DER certificate, whole.
+///
+/// TBSCertificate ::= SEQUENCE { version [0] OPTIONAL, serialNumber INTEGER, signature, issuer,
+/// validity, subject, subjectPublicKeyInfo: SEQUENCE each, … }
+pub(super) fn public_key(certificate: &[u8]) -> Option<&[u8]> {
+    let (certificate, _) = element(certificate, SEQUENCE)?;
+    let (signed, _) = element(certificate, SEQUENCE)?;
+    let signed = element(signed, VERSION).map_or(signed, |(_version, rest)| rest);
+    let (_serial, mut rest) = element(signed, INTEGER)?;
+    for _field in ["signature", "issuer", "validity", "subject"] {
+        (_, rest) = element(rest, SEQUENCE)?;
+    }
+    let (_key, behind) = element(rest, SEQUENCE)?;
+    rest.get(..rest.len() - behind.len())
+}
+
+const SEQUENCE: u8 = 0x30;
+const INTEGER: u8 = 0x02;
+const OID: u8 = 0x06;
+const VERSION: u8 = 0xA0;
+
 /// Certificate ::= SEQUENCE { tbsCertificate SEQUENCE, signatureAlgorithm SEQUENCE { OID, … }, … }
 fn signature_hash(certificate: &[u8]) -> Option<&'static Algorithm> {
-    const SEQUENCE: u8 = 0x30;
-    const OID: u8 = 0x06;
     /// 1.2.840.113549.1.1
     const PKCS_1: [u8; 8] = [0x2A, 0x86, 0x48, 0x86, 0xF7, 0x0D, 0x01, 0x01];
     /// 1.2.840.10045.4
@@ -116,9 +136,9 @@ mod tests {
             mut bytes: Vec<u8>,
             cut in 0usize..400,
         ) {
-            let _hash = end_point(&bytes);
+            let _read = (end_point(&bytes), public_key(&bytes));
             bytes.insert(0, 0x30);
-            let _hash = end_point(&bytes);
+            let _read = (end_point(&bytes), public_key(&bytes));
             let whole = certificate(&[0x2A]);
             prop_assert!(end_point(&whole[..cut.min(whole.len())]).is_none());
         }
