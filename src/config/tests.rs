@@ -691,7 +691,8 @@ fn a_reload_says_what_changes_now_and_what_after_a_restart() {
             "name = \"app\"\n[[user]]",
             "name = \"app\"\npool.min_idle = 1\n[[database]]\nname = \"b\"\n[[user]]",
         );
-    let changes = old.diff(&read(&format!("{text}\n[[node]]\nhost = \"i\"\n")));
+    let new = read(&format!("{text}\n[[node]]\nhost = \"i\"\n"));
+    let changes = old.diff(&new);
     let shown = |changes: &[Change]| changes.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(
         shown(&changes.live),
@@ -711,6 +712,11 @@ fn a_reload_says_what_changes_now_and_what_after_a_restart() {
             "node.i: not given -> given",
         ]
     );
+    // A restart that is needed is still needed at the next reload.
+    let between = old.reloaded(&new);
+    assert_eq!(old.diff(&between).restart, []);
+    assert_eq!(between.diff(&new).live, []);
+    assert_eq!(between.diff(&new).restart, changes.restart);
 }
 
 #[test]
