@@ -237,3 +237,79 @@ fn check_tells_what_the_nodes_are_and_what_will_hurt() {
         ended.out
     );
 }
+
+#[test]
+fn explain_asks_the_nodes_when_no_proxy_answers() {
+    let cluster = Cluster::start(&Options {
+        replicas: 1,
+        ..Options::default()
+    })
+    .unwrap();
+    let sql = "set role app; create table t (a int);
+        create function noisy() returns int language sql volatile as 'select 1'";
+    cluster.psql(cluster.primary(), sql).unwrap();
+    let nodes = cluster.nodes();
+    let url = format!(
+        "postgres://app:app@127.0.0.1:{}/app?name=pg1",
+        nodes[0].port
+    );
+    let other = format!("postgres://127.0.0.1:{}?name=pg2", nodes[1].port);
+    let admin = format!("127.0.0.1:{}", free_port().unwrap());
+    let explain = |sql: &str, others: &[&str]| {
+        let nodes = ["--node", &url, "--node", &other, "--admin", &admin];
+        run(&[&["explain", sql][..], &nodes, others].concat(), &[])
+    };
+
+    for (sql, expected) in [
+        ("select * from t", ["read", "replica", "pg2", "read"]),
+        (
+            "select noisy() from t",
+            ["read", "primary", "pg1", "function"],
+        ),
+        (
+            "insert into t values (1)",
+            ["write", "primary", "pg1", "write"],
+        ),
+        (
+            "select * from t /* pgsplit: primary */",
+            ["read", "primary", "pg1", "hint"],
+        ),
+    ] {
+        let ended = explain(sql, &["--json"]);
+        assert_eq!(ended.code, 0, "{}", ended.err);
+        let told: serde_json::Value = serde_json::from_str(&ended.out).unwrap();
+        let said = ["class", "route", "node", "reason"].map(|key| told[key].as_str().unwrap());
+        assert_eq!(said, expected, "{sql}");
+        assert!(
+            told["tables"].is_array() && told["functions"].is_array(),
+            "{told}"
+        );
+        assert!(
+            told["answered_by"]
+                .as_str()
+                .unwrap()
+                .starts_with("the catalogue of pg1")
+        );
+    }
+    let ended = explain("select noisy() from t", &[]);
+    assert!(
+        ended
+            .out
+            .contains("\nreason     function (noisy: marked VOLATILE)\ntables     t\n"),
+        "{}",
+        ended.out
+    );
+    assert!(
+        ended.out.contains("answered by the catalogue of pg1"),
+        "{}",
+        ended.out
+    );
+
+    let ended = explain("select 1", &["--database", "nope"]);
+    assert_eq!(ended.code, 1);
+    assert!(
+        ended.err.contains("there is no database \"nope\""),
+        "{}",
+        ended.err
+    );
+}

@@ -338,6 +338,11 @@ fn environment(name: &str) -> Option<String> {
 }
 
 impl ConfigArgs {
+    /// A file or nodes are given: there is a configuration.
+    pub(super) fn given(&self) -> bool {
+        self.config.is_some() || !self.nodes.is_empty()
+    }
+
     /// Where the proxy can be asked, as far as the command line says.
     ///
     /// # Errors

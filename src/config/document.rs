@@ -141,8 +141,13 @@ impl<'a> Document<'a> {
     pub(super) fn parse(&mut self) -> Option<Table<'a>> {
         let (root, errors) = DeTable::parse_recoverable(self.text);
         for error in &errors {
-            let byte = error.span().map_or(0, |span| span.start);
-            self.problem(byte, error.message().to_owned());
+            let span = error.span().unwrap_or_default();
+            // A key that occurs twice is pointed at; whatever else the span covers may be a secret.
+            let message = match (error.message(), self.text.get(span.clone())) {
+                ("duplicate key", Some(key)) => format!("duplicate key {key:?}"),
+                (message, _) => message.to_owned(),
+            };
+            self.problem(span.start, message);
         }
         errors
             .is_empty()

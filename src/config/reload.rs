@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::{
-    schema::{Change, Options, Reload, Row, differences, rows},
+    schema::{Change, Options, Reload, Row, differences, reloaded, rows},
     settings::{
         Admin, Database, Failover, Listen, ListenTls, Log, Monitor, Node, NodeTls, Pool, Routing,
         Settings, User,
@@ -119,6 +119,23 @@ impl Settings {
             .into_iter()
             .partition(|change| change.reload == Reload::Live);
         Changes { live, restart }
+    }
+
+    /// These settings after a reload that found `new`: what needs a restart stays as it is.
+    #[must_use]
+    pub fn reloaded(&self, new: &Self) -> Self {
+        Self {
+            listen: reloaded(&self.listen, &new.listen),
+            admin: reloaded(&self.admin, &new.admin),
+            pool: reloaded(&self.pool, &new.pool),
+            routing: reloaded(&self.routing, &new.routing),
+            monitor: reloaded(&self.monitor, &new.monitor),
+            failover: reloaded(&self.failover, &new.failover),
+            log: reloaded(&self.log, &new.log),
+            nodes: self.nodes.clone(),
+            databases: new.databases.clone(),
+            users: new.users.clone(),
+        }
     }
 
     /// Every option with its value and default, in the order of the file. Of overrides, only those

@@ -134,7 +134,24 @@ impl Work {
                 );
             }
         }
-        tls.value
+        let Part { value: tls, given } = tls;
+        self.readable(&given, "cert", Some(&tls.cert));
+        self.readable(&given, "key", Some(&tls.key));
+        self.readable(&given, "client_ca", tls.client_ca.as_ref());
+        tls
+    }
+
+    /// The file can be opened; what is in it is seen by whoever uses it.
+    fn readable(&mut self, given: &Given, key: &str, file: Option<&PathBuf>) {
+        if let Some(file) = file.filter(|_| given.has(key))
+            && let Err(error) = fs::File::open(file)
+        {
+            let file = file.display().to_string();
+            self.problem(
+                given.at(key),
+                format!("{key} {file:?} can't be read: {error}"),
+            );
+        }
     }
 
     fn socket_path(&mut self, directory: &Path, origin: &Origin) {
@@ -240,6 +257,9 @@ impl Work {
                 ),
             );
         }
+        self.readable(&given, "ca", tls.ca.as_ref());
+        self.readable(&given, "cert", tls.cert.as_ref());
+        self.readable(&given, "key", tls.key.as_ref());
         tls
     }
 

@@ -40,6 +40,9 @@ pub(crate) trait Options: Clone + Default {
 
     /// Both have the same value of this option.
     fn same(&self, other: &Self, key: &str) -> bool;
+
+    /// Takes over the other's value of this option.
+    fn copy(&mut self, other: &Self, key: &str);
 }
 
 macro_rules! options {
@@ -115,6 +118,14 @@ macro_rules! options {
                     }
                 )*
                 true
+            }
+
+            fn copy(&mut self, other: &Self, key: &str) {
+                $(
+                    if key == $crate::config::schema::key_name!($field $($key)?) {
+                        self.$field.clone_from(&other.$field);
+                    }
+                )*
             }
         }
     };
@@ -275,4 +286,13 @@ pub(crate) fn differences<T: Options>(prefix: &str, old: &T, new: &T, changes: &
             });
         }
     }
+}
+
+/// `old` with those of `new`'s options that take effect with a reload.
+pub(crate) fn reloaded<T: Options>(old: &T, new: &T) -> T {
+    let mut settings = old.clone();
+    for key in T::KEYS.iter().filter(|key| key.reload == Reload::Live) {
+        settings.copy(new, key.name);
+    }
+    settings
 }

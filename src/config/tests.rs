@@ -247,8 +247,12 @@ fn each_mistake_is_named_with_its_place_and_key() {
             "p.toml:2:1: tls must be a section: [listen.tls]",
         ),
         (
-            "[listen.tls]\ncert = \"c\"",
+            "[listen.tls]\ncert = \"/dev/null\"",
             r#"p.toml:1:9: missing key "key" in [listen.tls]"#,
+        ),
+        (
+            "[listen.tls]\ncert = \"/dev/null\"\nkey = \"/nonexistent/k\"",
+            r#"p.toml:3:1: key "/nonexistent/k" can't be read: No such file or directory (os error 2)"#,
         ),
         (
             "[admin]\naddress = \"127.0.0.1:6432\"",
@@ -303,11 +307,11 @@ fn each_mistake_is_named_with_its_place_and_key() {
             "p.toml:3:8: port in [[node]] must be between 1 and 65535, not 0",
         ),
         (
-            "[[node]]\nhost = \"g\"\ntls.ca = \"/ca\"",
+            "[[node]]\nhost = \"g\"\ntls.ca = \"/dev/null\"",
             r#"p.toml:3:5: ca in [node.tls] is looked at only with sslmode = "verify-full", not "prefer""#,
         ),
         (
-            "[[node]]\nhost = \"g\"\ntls.cert = \"/c\"",
+            "[[node]]\nhost = \"g\"\ntls.cert = \"/dev/null\"",
             "p.toml:3:1: cert and key in [node.tls] go together",
         ),
         (
@@ -346,7 +350,7 @@ fn each_mistake_is_named_with_its_place_and_key() {
             "[pool]\nmode = ",
             "p.toml:2:8: string values must be quoted, expected literal string",
         ),
-        ("[pool]\n[pool]", "p.toml:2:2: duplicate key"),
+        ("[pool]\n[pool]", "p.toml:2:2: duplicate key \"pool\""),
     ] {
         // Sections of the text come first, so that a bare key stays at the top level.
         let said = mistakes(&format!("{text}{PLAIN}"));
@@ -559,8 +563,8 @@ fn flags_override_the_file_and_are_checked_likewise() {
         ("listen.address", "127.0.0.1:1,127.0.0.1:2"),
         ("pool.mode", "session"),
         ("admin.address", ""),
-        ("listen.tls.cert", "/c"),
-        ("listen.tls.key", "/k"),
+        ("listen.tls.cert", "/dev/null"),
+        ("listen.tls.key", "/dev/null"),
     ];
     let settings = load_with(
         &format!("[pool]\nmode = \"statement\"{PLAIN}"),
@@ -575,12 +579,12 @@ fn flags_override_the_file_and_are_checked_likewise() {
     assert_eq!(settings.admin.address, None);
     assert_eq!(
         settings.listen.tls.unwrap().cert,
-        std::path::Path::new("/c")
+        std::path::Path::new("/dev/null")
     );
 
     let said = load_with(
         PLAIN,
-        &[("routing.max_lag", "5"), ("listen.tls.cert", "/c")],
+        &[("routing.max_lag", "5"), ("listen.tls.cert", "/dev/null")],
         &[],
     )
     .unwrap_err()
@@ -687,7 +691,8 @@ fn a_reload_says_what_changes_now_and_what_after_a_restart() {
             "name = \"app\"\n[[user]]",
             "name = \"app\"\npool.min_idle = 1\n[[database]]\nname = \"b\"\n[[user]]",
         );
-    let changes = old.diff(&read(&format!("{text}\n[[node]]\nhost = \"i\"\n")));
+    let new = read(&format!("{text}\n[[node]]\nhost = \"i\"\n"));
+    let changes = old.diff(&new);
     let shown = |changes: &[Change]| changes.iter().map(ToString::to_string).collect::<Vec<_>>();
     assert_eq!(
         shown(&changes.live),
@@ -707,6 +712,11 @@ fn a_reload_says_what_changes_now_and_what_after_a_restart() {
             "node.i: not given -> given",
         ]
     );
+    // A restart that is needed is still needed at the next reload.
+    let between = old.reloaded(&new);
+    assert_eq!(old.diff(&between).restart, []);
+    assert_eq!(between.diff(&new).live, []);
+    assert_eq!(between.diff(&new).restart, changes.restart);
 }
 
 #[test]
