@@ -15,11 +15,11 @@ demo:
 # they share a cluster (.config/nextest.toml leaves them out).
 test: setup
 	@if cargo nextest --version >/dev/null 2>&1; then \
-	    cargo nextest run && cargo test --doc; \
+	    cargo nextest run && cargo test --doc && \
+	    cargo test --test e2e -- --test-threads=$(E2E_THREADS); \
 	else \
-	    cargo test --lib --bins --test tidy && cargo test --doc; \
+	    cargo test -- --test-threads=$(E2E_THREADS); \
 	fi
-	cargo test --test e2e -- --test-threads=$(E2E_THREADS)
 
 setup:
 	@tests/setup.sh
@@ -28,7 +28,7 @@ lint:
 	cargo fmt --check
 	cargo clippy --all-targets -- -D warnings
 
-# Criterion benches of the pure parts, then pgsplit beside PgBouncer.
+# Criterion benches of the pure parts; then pgsplit beside PgBouncer and beside no proxy.
 bench:
-	cargo bench
-	@benches/run $(ARGS)
+	@tests/setup.sh bench
+	cargo bench --benches $(if $(ARGS),--bench compare -- $(ARGS))

@@ -11,6 +11,7 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
     sync::Arc,
+    task::Poll,
     time::Duration,
 };
 
@@ -23,7 +24,7 @@ use pgsplit::{
     protocol::startup::SSL_REQUEST_PACKET,
     proxy::{
         authenticate::{Authenticator, Method},
-        handshake::{Accepted, HandshakeContext, HandshakeError, accept},
+        handshake::{Accepted, HandshakeContext, HandshakeError, accept, close},
     },
 };
 use tokio::{
@@ -183,23 +184,13 @@ impl Cluster {
 
     fn node(&self, host: Host, sslmode: SslMode) -> Node {
         Node {
-            name: "pg1".into(),
             host,
-            port: self.port,
-            zone: "".into(),
-            weight: 1,
-            role: NodeRole::Auto,
-            tls: NodeTls {
-                sslmode,
-                ca: None,
-                cert: None,
-                key: None,
-            },
+            ..local(self.port, sslmode)
         }
     }
 
     fn tcp(&self, sslmode: SslMode) -> Node {
-        self.node(Host::Tcp("127.0.0.1".to_owned()), sslmode)
+        local(self.port, sslmode)
     }
 }
 
@@ -579,6 +570,23 @@ async fn serve(
     Ok(())
 }
 
+fn local(port: u16, sslmode: SslMode) -> Node {
+    Node {
+        name: "pg1".into(),
+        host: Host::Tcp("127.0.0.1".to_owned()),
+        port,
+        zone: "".into(),
+        weight: 1,
+        role: NodeRole::Auto,
+        tls: NodeTls {
+            sslmode,
+            ca: None,
+            cert: None,
+            key: None,
+        },
+    }
+}
+
 fn app() -> User {
     User {
         name: "app".to_owned(),
@@ -775,20 +783,8 @@ async fn a_certificate_for_another_name_passes_require_but_not_verify_full() {
         (SslMode::Require, None),
         (SslMode::VerifyFull, Some("not valid for name")),
     ] {
-        let node = Node {
-            name: "pg1".into(),
-            host: Host::Tcp("127.0.0.1".to_owned()),
-            port: front.address.port(),
-            zone: "".into(),
-            weight: 1,
-            role: NodeRole::Auto,
-            tls: NodeTls {
-                sslmode,
-                ca: Some(cert.clone()),
-                cert: None,
-                key: None,
-            },
-        };
+        let mut node = local(front.address.port(), sslmode);
+        node.tls.ca = Some(cert.clone());
         match (dial(&node, soon()).await, problem) {
             (Ok(stream), None) => assert!(stream.is_tls()),
             (Err(error), Some(problem)) => {
@@ -871,6 +867,52 @@ fn a_certificate_that_cannot_be_used_is_named() {
 }
 
 #[tokio::test]
+async fn waiting_on_tls_sees_what_has_been_decrypted_already() {
+    let directory = tempfile::tempdir().unwrap();
+    let context = offering(directory.path(), ListenTlsMode::Require);
+    let listener = listen_tcp("127.0.0.1:0".parse().unwrap(), false).unwrap();
+    let node = local(listener.local_addr().unwrap().port(), SslMode::Require);
+    let server = async {
+        let stream = Stream::Tcp(listener.accept().await.unwrap().0);
+        match accept(stream, &context, soon()).await.unwrap() {
+            Accepted::Session(login) => login.stream,
+            Accepted::Cancel { .. } => panic!(),
+        }
+    };
+    let client = async {
+        let mut stream = dial(&node, soon()).await.unwrap();
+        stream
+            .write_all(b"\0\0\0\x12\0\x03\0\0user\0app\0\0")
+            .await
+            .unwrap();
+        stream.flush().await.unwrap();
+        stream
+    };
+    let (mut server, mut client) = tokio::join!(server, client);
+    let now = async |stream: &mut Stream| {
+        std::future::poll_fn(|cx| Poll::Ready(stream.poll_readable(cx).is_ready())).await
+    };
+    assert!(!now(&mut client).await);
+    server.write_all(&[7; 100]).await.unwrap();
+    server.flush().await.unwrap();
+    std::future::poll_fn(|cx| client.poll_readable(cx))
+        .await
+        .unwrap();
+    client.read_exact(&mut [0; 10]).await.unwrap();
+    assert!(
+        now(&mut client).await,
+        "90 bytes are left, but none in the socket"
+    );
+    client.read_exact(&mut [0; 90]).await.unwrap();
+    assert!(!now(&mut client).await);
+    close(&mut server, soon()).await;
+    std::future::poll_fn(|cx| client.poll_readable(cx))
+        .await
+        .unwrap();
+    assert_eq!(client.read(&mut [0; 10]).await.unwrap(), 0);
+}
+
+#[tokio::test]
 async fn bytes_sent_before_encryption_are_never_used() {
     let directory = tempfile::tempdir().unwrap();
     let front = Front::start(&[app()], offering(directory.path(), ListenTlsMode::Prefer)).await;
@@ -924,20 +966,7 @@ async fn a_server_that_mixes_plain_bytes_into_tls_is_refused() {
             assert_eq!(request, SSL_REQUEST_PACKET);
             socket.write_all(answer).await.unwrap();
         };
-        let node = Node {
-            name: "pg1".into(),
-            host: Host::Tcp("127.0.0.1".to_owned()),
-            port,
-            zone: "".into(),
-            weight: 1,
-            role: NodeRole::Auto,
-            tls: NodeTls {
-                sslmode: SslMode::Require,
-                ca: None,
-                cert: None,
-                key: None,
-            },
-        };
+        let node = local(port, SslMode::Require);
         let (result, ()) = tokio::join!(dial(&node, soon()), server);
         assert_eq!(result.unwrap_err().to_string(), expected);
     }

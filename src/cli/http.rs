@@ -164,6 +164,35 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn the_server_that_the_admin_api_uses_is_understood() {
+        use http_body_util::Full;
+        use hyper::{Response, body::Bytes, server::conn::http1, service::service_fn};
+
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let long = "x".repeat(100_000);
+        let server = async {
+            let (stream, _) = listener.accept().await.unwrap();
+            let answer = service_fn(|request: hyper::Request<_>| {
+                assert_eq!(request.headers()["content-type"], "application/json");
+                let body: hyper::body::Incoming = request.into_body();
+                drop(body);
+                let text = json!({ "text": long }).to_string();
+                async {
+                    Ok::<_, std::convert::Infallible>(Response::new(Full::new(Bytes::from(text))))
+                }
+            });
+            let stream = hyper_util::rt::TokioIo::new(stream);
+            http1::Builder::new()
+                .serve_connection(stream, answer)
+                .await
+                .unwrap();
+        };
+        let (answer, ()) = tokio::join!(ask(address, "/x", Request::Get), server);
+        assert_eq!(answer.unwrap(), json!({ "text": long }));
+    }
+
+    #[tokio::test]
     async fn a_refusal_gives_its_reason_and_strangers_are_told_apart() {
         for (answer, message) in [
             (

@@ -11,6 +11,7 @@
 
 mod document;
 mod draft;
+mod policy;
 mod problem;
 mod reload;
 mod resolve;

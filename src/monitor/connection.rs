@@ -75,9 +75,18 @@ impl Target {
         }
     }
 
-    /// Logs in. Returns the client and what ends with the connection. Cancel safe.
-    async fn login(&self, deadline: Instant) -> Result<(Client, AbortOnDropHandle<()>), Problem> {
-        let login = async {
+    /// Logs in, to the monitor's own database or another. Returns the client and what ends with the
+    /// connection. Cancel safe.
+    pub(super) async fn login(
+        &self,
+        database: Option<&str>,
+        deadline: Instant,
+    ) -> Result<(Client, AbortOnDropHandle<()>), Problem> {
+        let mut login = self.login.clone();
+        if let Some(database) = database {
+            login.dbname(database);
+        }
+        let work = async {
             let stream = match &self.dialer {
                 Ok(dialer) => dialer.dial(deadline).await?,
                 Err(problem) => {
@@ -87,20 +96,20 @@ impl Target {
                     });
                 }
             };
-            let (client, connection) = self.login.connect_raw(stream, NoTls).await?;
+            let (client, connection) = login.connect_raw(stream, NoTls).await?;
             let driver = self.tracker.spawn(async move {
                 // Whoever asks next learns of an error from the client.
                 let _end = connection.await;
             });
             Ok((client, AbortOnDropHandle::new(driver)))
         };
-        within(deadline, login).await
+        within(deadline, work).await
     }
 
     /// Connects and asks what doesn't change while the connection lives. Cancel safe.
     pub(super) async fn open(&self, number: u64, deadline: Instant) -> Result<Connection, Problem> {
         let since = Instant::now();
-        let (client, driver) = self.login(deadline).await?;
+        let (client, driver) = self.login(None, deadline).await?;
         let ask = async {
             let facts = client.query_one(queries::FACTS, &[]).await?;
             let (version, may_system, control_file, foreign): (i32, bool, bool, bool) = (
@@ -235,16 +244,23 @@ fn lsn(lsn: PgLsn) -> Lsn {
     Lsn(lsn.into())
 }
 
-async fn within<T>(
+pub(super) async fn within<T>(
     deadline: Instant,
     work: impl Future<Output = Result<T, Problem>>,
 ) -> Result<T, Problem> {
     match timeout_at(deadline, work).await {
         Ok(result) => result,
-        Err(_elapsed) => Err(Problem {
-            failure: Failure::Timeout,
-            text: Failure::Timeout.to_string(),
-        }),
+        Err(_elapsed) => Err(Problem::new(Failure::Timeout)),
+    }
+}
+
+impl Problem {
+    /// One that its kind says all about.
+    pub(super) fn new(failure: Failure) -> Self {
+        Self {
+            failure,
+            text: failure.to_string(),
+        }
     }
 }
 

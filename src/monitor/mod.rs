@@ -9,6 +9,7 @@
 //! has `monitor.timeout` as its deadline, connecting included. The lock of [`Cluster`] is never
 //! held across an await.
 
+mod catalogue;
 mod connection;
 mod events;
 mod node;
@@ -25,11 +26,13 @@ use std::{
 
 use arc_swap::{ArcSwap, Guard};
 use tokio::{
+    runtime::Handle,
     sync::{Notify, watch},
     time::Instant,
 };
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
+pub use catalogue::CatalogueSlot;
 pub use events::Recorded;
 
 use crate::{
@@ -52,8 +55,14 @@ pub struct Monitor {
     primary: watch::Sender<CurrentPrimary>,
     cluster: Mutex<Cluster>,
     events: events::Ring,
-    nodes: Box<[Handle]>,
+    nodes: Box<[NodeHandle]>,
+    targets: Box<[connection::Target]>,
+    catalogues: catalogue::Catalogues,
     interval: Duration,
+    /// Where tasks that are begun later run.
+    runtime: Handle,
+    tracker: TaskTracker,
+    stop: CancellationToken,
 }
 
 /// Which node writes go to.
@@ -64,7 +73,7 @@ pub struct CurrentPrimary {
 }
 
 /// What others ask of a node's task.
-struct Handle {
+struct NodeHandle {
     name: Arc<str>,
     address: String,
     sample_wanted: AtomicBool,
@@ -75,6 +84,9 @@ struct Handle {
 
 impl Monitor {
     /// Starts watching `nodes` on the current runtime, until `stop`. The tasks are `tracker`'s.
+    ///
+    /// # Panics
+    /// Outside of a runtime.
     #[must_use]
     pub fn start(
         nodes: &[settings::Node],
@@ -87,18 +99,25 @@ impl Monitor {
             up_after: settings.up_after,
         };
         let cluster = Cluster::new(rules, nodes.iter().map(member));
+        let targets = nodes
+            .iter()
+            .map(|node| connection::Target::new(node, settings, tracker));
         let monitor = Arc::new(Self {
             view: ArcSwap::from_pointee(cluster.view()),
             version: watch::Sender::new(0),
             primary: watch::Sender::default(),
             cluster: Mutex::new(cluster),
             events: events::Ring::default(),
-            nodes: nodes.iter().map(Handle::new).collect(),
+            nodes: nodes.iter().map(NodeHandle::new).collect(),
+            targets: targets.collect(),
+            catalogues: catalogue::Catalogues::default(),
             interval: settings.interval,
+            runtime: Handle::current(),
+            tracker: tracker.clone(),
+            stop: stop.clone(),
         });
-        for (id, node) in (0..).map(NodeId).zip(nodes) {
-            let target = connection::Target::new(node, settings, tracker);
-            let task = node::watch(monitor.clone(), id, target, settings.timeout);
+        for (id, target) in (0..).map(NodeId).zip(&monitor.targets) {
+            let task = node::watch(monitor.clone(), id, target.clone(), settings.timeout);
             let stop = stop.clone();
             tracker.spawn(async move { stop.run_until_cancelled(task).await });
         }
@@ -240,7 +259,7 @@ impl Monitor {
     }
 }
 
-impl Handle {
+impl NodeHandle {
     fn new(node: &settings::Node) -> Self {
         let address = match &node.host {
             settings::Host::Tcp(host) if host.contains(':') => format!("[{host}]:{}", node.port),

@@ -61,3 +61,35 @@ pub(super) fn probe(version: i32, control_file: bool) -> String {
     {from}"
     )
 }
+
+/// A load sees one state of the catalogue.
+pub(super) const BEGIN_LOAD: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+
+/// Which transactions' work is visible: where this is the same, nothing has changed.
+pub(super) const SNAPSHOT: &str = "SELECT pg_catalog.txid_current_snapshot()::pg_catalog.text";
+
+/// Changes with whatever a catalogue is made from, and hardly with anything else. A row that is
+/// written gets another `xmin`; where rows are written for other reasons, too, their columns count.
+pub(super) const FINGERPRINT: &str = "SELECT pg_catalog.count(*)::pg_catalog.text || ' '
+    || pg_catalog.sum(pg_catalog.hashtextextended(row, 0))::pg_catalog.text FROM (
+    SELECT pg_catalog.concat_ws(' ', 'f', oid, xmin) AS row FROM pg_catalog.pg_proc
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'o', oid, xmin) FROM pg_catalog.pg_operator
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'r', oid, relname, relnamespace, relkind, relpersistence, relrowsecurity)
+        FROM pg_catalog.pg_class WHERE relkind NOT IN ('i', 'I', 't') AND relpersistence <> 't'
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 't', oid, xmin) FROM pg_catalog.pg_type
+        WHERE typtype <> 'c' AND typcategory <> 'A'
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'n', oid, xmin) FROM pg_catalog.pg_namespace
+        WHERE nspname OPERATOR(pg_catalog.!~) '^pg_(toast_)?temp_'
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'w', oid, xmin) FROM pg_catalog.pg_rewrite
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'p', oid, xmin) FROM pg_catalog.pg_policy
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'g', oid, tgrelid, tgfoid, tgtype, tgenabled)
+        FROM pg_catalog.pg_trigger WHERE NOT tgisinternal
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'k', oid, xmin) FROM pg_catalog.pg_constraint WHERE contypid <> 0
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'a', aggfnoid, xmin) FROM pg_catalog.pg_aggregate
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'c', oid, xmin) FROM pg_catalog.pg_cast
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'm', oid, xmin) FROM pg_catalog.pg_amproc
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'q', rngtypid, xmin) FROM pg_catalog.pg_range
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'i', inhrelid, inhparent) FROM pg_catalog.pg_inherits
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'e', oid, xmin) FROM pg_catalog.pg_extension
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'l', oid, xmin) FROM pg_catalog.pg_language
+    ) x";

@@ -257,3 +257,97 @@ async fn encrypt(mut stream: Stream, tls: &ClientTls) -> Result<Encrypted, DialE
         )),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::config::settings::{NodeRole, NodeTls};
+
+    fn node(host: Host, port: u16, sslmode: SslMode) -> Node {
+        Node {
+            name: "pg1".into(),
+            host,
+            port,
+            zone: "".into(),
+            weight: 1,
+            role: NodeRole::Auto,
+            tls: NodeTls {
+                sslmode,
+                ca: None,
+                cert: None,
+                key: None,
+            },
+        }
+    }
+
+    fn tcp(host: &str) -> Host {
+        Host::Tcp(host.to_owned())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_node_that_accepts_and_never_answers_costs_no_more_than_the_deadline() {
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let start = Instant::now();
+        let deadline = start + Duration::from_secs(5);
+        let result = dial(&node(tcp("127.0.0.1"), port, SslMode::Require), deadline).await;
+        assert!(matches!(result, Err(DialError::TimedOut(_))), "{result:?}");
+        assert_eq!(start.elapsed(), Duration::from_secs(5));
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_reached_says_which_address_and_why() {
+        let unused = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = unused.local_addr().unwrap().port();
+        drop(unused);
+        let directory = tempfile::tempdir().unwrap();
+        let deadline = Instant::now() + Duration::from_secs(30);
+        for (host, expected) in [
+            (
+                tcp("127.0.0.1"),
+                format!("can't connect to 127.0.0.1:{port}: Connection refused"),
+            ),
+            (tcp("a\0b"), "can't resolve \"a\0b\": ".to_owned()),
+            (
+                Host::Unix(directory.path().to_owned()),
+                format!(
+                    "can't connect to {}/.s.PGSQL.{port}: No such file",
+                    directory.path().display()
+                ),
+            ),
+        ] {
+            let error = dial(&node(host, port, SslMode::Disable), deadline)
+                .await
+                .unwrap_err();
+            assert!(error.to_string().starts_with(&expected), "{error}");
+        }
+    }
+
+    #[test]
+    fn settings_that_cannot_be_used_are_named() {
+        let mut node = node(tcp("127.0.0.1"), 1, SslMode::VerifyFull);
+        node.tls.ca = Some("/nowhere/ca.crt".into());
+        let error = Dialer::new(&node).unwrap_err().to_string();
+        assert!(
+            error.starts_with("/nowhere/ca.crt: No such file"),
+            "{error}"
+        );
+        node.tls.ca = None;
+        node.tls.sslmode = SslMode::Require;
+        node.tls.cert = Some("/nowhere/client.crt".into());
+        let error = Dialer::new(&node).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "a TLS certificate and its key must be given together"
+        );
+        node.tls.cert = None;
+        node.host = tcp("no name");
+        let error = Dialer::new(&node).unwrap_err().to_string();
+        assert_eq!(
+            error,
+            "\"no name\" is not a name that a certificate can have"
+        );
+    }
+}

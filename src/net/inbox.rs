@@ -11,7 +11,7 @@ const CHUNK: usize = 1024;
 
 /// Bytes that have been read from a stream, given out message by message. Grows with what has
 /// arrived, never with what a peer claims is to come.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Inbox {
     bytes: Vec<u8>,
     /// `start <= bytes.len()`; what is before has been given out.
@@ -29,6 +29,12 @@ pub enum InboxError {
         tag: u8,
         length: usize,
     },
+}
+
+impl fmt::Debug for Inbox {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Inbox({} bytes unread)", self.unread().len())
+    }
 }
 
 impl fmt::Display for InboxError {

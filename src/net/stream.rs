@@ -63,6 +63,12 @@ impl Stream {
         matches!(self, Self::Tls(_))
     }
 
+    /// Neither encrypted nor within this machine by its nature.
+    #[must_use]
+    pub fn is_plain_network(&self) -> bool {
+        matches!(self, Self::Tcp(_) | Self::Memory(_))
+    }
+
     /// The `tls-server-end-point` channel binding data (RFC 5929): the hash of the server's
     /// certificate. `None` without TLS, or when the certificate's signature has no hash.
     #[must_use]

@@ -36,7 +36,7 @@ use crate::{
         authentication::{self, Md5Hash, Request},
         limits,
         scram::{self, Binding, Client, Key, Keys, ScramError, Verifier},
-        startup::{self, CancelKey, MAX_CANCEL_KEY, Setting},
+        startup::{self, CancelKey, MAX_CANCEL_KEY, MIN_CANCEL_KEY, Setting},
     },
 };
 
@@ -85,6 +85,7 @@ pub struct Connected {
     pub unread: Vec<u8>,
     /// ParameterStatus, each name once and its last value, in the order of their first coming.
     pub parameters: Vec<Setting>,
+    /// An empty key when the server gave none.
     pub cancel: CancelKey,
 }
 
@@ -269,7 +270,7 @@ pub async fn cancel(
     deadline: Instant,
 ) -> Result<(), ConnectError> {
     let request = startup::cancel_request(key)
-        .ok_or_else(|| ConnectError::Protocol("impossible cancel key".into()))?;
+        .ok_or_else(|| ConnectError::Protocol("the server gave no cancel key".into()))?;
     let mut stream = dialer.dial(deadline).await?;
     let ask = async {
         stream.write_all(&request).await?;
@@ -473,7 +474,7 @@ impl Conversation {
                     }
                 }
                 b'K' => match body.split_first_chunk::<4>() {
-                    Some((&pid, key)) if (4..=MAX_CANCEL_KEY).contains(&key.len()) => {
+                    Some((&pid, key)) if (MIN_CANCEL_KEY..=MAX_CANCEL_KEY).contains(&key.len()) => {
                         cancel = CancelKey {
                             pid: u32::from_be_bytes(pid),
                             key: key.into(),
@@ -553,4 +554,220 @@ fn malformed(error: impl fmt::Display) -> ConnectError {
 fn unexpected(tag: u8) -> ConnectError {
     let tag = char::from(tag).escape_default();
     ConnectError::Protocol(format!("unexpected or invalid message \"{tag}\" during login").into())
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::config::settings::{Host, Node, NodeRole, NodeTls, SslMode};
+
+    fn dialer() -> Dialer {
+        Dialer::new(&Node {
+            name: "pg1".into(),
+            host: Host::Tcp("127.0.0.1".to_owned()),
+            port: 1,
+            zone: "".into(),
+            weight: 1,
+            role: NodeRole::Auto,
+            tls: NodeTls {
+                sslmode: SslMode::Disable,
+                ca: None,
+                cert: None,
+                key: None,
+            },
+        })
+        .unwrap()
+    }
+
+    /// Logs in at a server that says all its messages at once, whatever it is told, and goes.
+    async fn against(server: &[u8], credentials: &Credentials) -> Result<Connected, ConnectError> {
+        let (here, mut there) = tokio::io::duplex(1 << 20);
+        there.write_all(server).await.unwrap();
+        there.shutdown().await.unwrap();
+        let dialer = dialer();
+        let target = ConnectTarget {
+            dialer: &dialer,
+            database: "app",
+            user: "app",
+            credentials,
+            parameters: &[],
+        };
+        log_in(Stream::memory(here), &target).await
+    }
+
+    const OK: &[u8] = b"R\0\0\0\x08\0\0\0\0";
+    const KEY: &[u8] = b"K\0\0\0\x0C\0\0\0\x07\0\0\0\x02";
+    const READY: &[u8] = b"Z\0\0\0\x05I";
+    const SASL: &[u8] = b"R\0\0\0\x17\0\0\0\x0ASCRAM-SHA-256\0\0";
+    const NOTICE: &[u8] = b"N\0\0\0\x06x\0";
+
+    #[tokio::test]
+    async fn a_trusting_server_lets_us_in_and_what_follows_is_kept() {
+        let status = b"S\0\0\0\x08a\x001\0S\0\0\0\x08b\x001\0S\0\0\0\x08a\x002\0";
+        let server = [NOTICE, OK, &status[..], NOTICE, KEY, READY, b"A\0\0"].concat();
+        let connected = against(&server, &Credentials::None).await.unwrap();
+        let parameters = [("a", "2"), ("b", "1")].map(|(n, v)| (Box::from(n), Box::from(v)));
+        assert_eq!(connected.parameters, parameters);
+        assert_eq!(
+            connected.cancel,
+            CancelKey {
+                pid: 7,
+                key: [0, 0, 0, 2].into()
+            }
+        );
+        assert_eq!(connected.unread, b"A\0\0");
+    }
+
+    #[tokio::test]
+    async fn a_server_that_skips_its_proof_is_not_believed() {
+        let password = Credentials::password(Secret("secret".to_owned()));
+        for server in [
+            [SASL, OK, KEY, READY].concat(),
+            [SASL, b"R\0\0\0\x0C\0\0\0\x0Cv=AA", OK, KEY, READY].concat(),
+            [SASL, b"R\0\0\0\x0C\0\0\0\x0Br=AA", OK, KEY, READY].concat(),
+            [b"R\0\0\0\x0C\0\0\0\x0Cv=AA", OK, KEY, READY].concat(),
+            [OK, SASL, KEY, READY].concat(),
+            [OK, OK, KEY, READY].concat(),
+            [KEY, READY].concat(),
+            READY.to_vec(),
+        ] {
+            let error = against(&server, &password).await.unwrap_err();
+            assert!(matches!(error, ConnectError::Protocol(_)), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_no_login_is_an_error_that_says_so() {
+        for (server, cause, text) in [
+            (
+                &b""[..],
+                Cause::Node,
+                "connection lost while logging in: unexpected end of file",
+            ),
+            (
+                b"HTTP/1.1 400 Bad Request",
+                Cause::Node,
+                "invalid length 1414811695 of a message",
+            ),
+            (
+                b"E\0\0\0\x10C57P03\0Mno\0\0",
+                Cause::Node,
+                "refused by the server: no (SQLSTATE 57P03)",
+            ),
+            (
+                b"E\0\0\0\x10C53300\0Mno\0\0",
+                Cause::Full,
+                "refused by the server: no (SQLSTATE 53300)",
+            ),
+            (
+                b"E\0\0\0\x10C3D000\0Mno\0\0",
+                Cause::Login,
+                "refused by the server: no (SQLSTATE 3D000)",
+            ),
+            (
+                b"E\0\0\0\x10C22023\0Mno\0\0",
+                Cause::Other,
+                "refused by the server: no (SQLSTATE 22023)",
+            ),
+            (
+                b"E\0\0\0\x04",
+                Cause::Other,
+                "refused by the server:  (SQLSTATE XX000)",
+            ),
+            (
+                b"R\0\0\0\x08\0\0\0\x07",
+                Cause::Login,
+                "the server asks for authentication of type 7",
+            ),
+            (
+                b"R\0\0\0\x08\0\0\0\x03",
+                Cause::Login,
+                "the server asks for a password in clear text",
+            ),
+            (
+                b"R\0\0\0\x0F\0\0\0\x0AFOO-1\0\0",
+                Cause::Login,
+                "the server asks for SCRAM-SHA-256",
+            ),
+            (
+                b"R\0\0\0\x06\0\0",
+                Cause::Node,
+                "login failed: malformed authentication message",
+            ),
+        ] {
+            let error = against(server, &Credentials::None).await.unwrap_err();
+            assert_eq!(error.cause(), cause, "{error}");
+            assert!(error.to_string().starts_with(text), "{error}");
+        }
+    }
+
+    #[tokio::test]
+    async fn settings_that_do_not_fit_a_startup_packet_are_not_sent() {
+        let dialer = dialer();
+        let parameters = [("search_path".into(), "x".repeat(10_000).into())];
+        let target = ConnectTarget {
+            dialer: &dialer,
+            database: "app",
+            user: "app",
+            credentials: &Credentials::None,
+            parameters: &parameters,
+        };
+        let (here, _there) = tokio::io::duplex(64);
+        let error = log_in(Stream::memory(here), &target).await.unwrap_err();
+        assert_eq!(error.cause(), Cause::Login);
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let keys = Keys {
+            client_key: [7; 32],
+            server_key: [7; 32],
+        };
+        let key = CancelKey {
+            pid: 1,
+            key: [7; 4].into(),
+        };
+        for (debug, expected) in [
+            (
+                format!("{:?}", Credentials::password(Secret("s3cret".to_owned()))),
+                "Password(Password(…))",
+            ),
+            (format!("{:?}", Credentials::Scram(keys)), "Scram(Keys(…))"),
+            (format!("{key:?}"), "CancelKey(1, …)"),
+        ] {
+            assert_eq!(debug, expected);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn no_server_makes_us_panic_or_linger(
+            pieces in proptest::collection::vec(
+                prop_oneof![
+                    Just(OK.to_vec()),
+                    Just(KEY.to_vec()),
+                    Just(READY.to_vec()),
+                    Just(SASL.to_vec()),
+                    Just(NOTICE.to_vec()),
+                    Just(b"R\0\0\0\x0C\0\0\0\x05abcd".to_vec()),
+                    (any::<u8>(), proptest::collection::vec(any::<u8>(), 0..20)).prop_map(
+                        |(tag, body)| {
+                            let length = u32::try_from(body.len() + 4).unwrap().to_be_bytes();
+                            [&[tag], &length[..], &body].concat()
+                        }
+                    ),
+                    proptest::collection::vec(any::<u8>(), 0..20),
+                ],
+                0..8,
+            ),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            let password = Credentials::password(Secret("secret".to_owned()));
+            let _result = runtime.block_on(against(&pieces.concat(), &password));
+        }
+    }
 }

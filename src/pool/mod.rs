@@ -17,7 +17,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, PoisonError, Weak,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -56,10 +56,14 @@ pub struct Pool {
     shared: Arc<Shared>,
 }
 
+/// Numbers of server connections.
+static NUMBERS: AtomicU64 = AtomicU64::new(1);
+
 /// What the workers' shards of one pool have in common.
 struct Shared {
     connect: Box<dyn Connect>,
     node: NodeId,
+    user: Arc<str>,
     limits: settings::Pool,
     /// A fresh connection's settings: none that differ.
     fresh: Arc<Settings>,
@@ -121,7 +125,9 @@ impl managed::Manager for Manager {
         let connected = self.shared.connect.connect(deadline).await?;
         opening.done();
         let backend = Backend::fresh(Arc::clone(&self.shared.fresh));
-        let server = Server::new(connected, self.shared.node, self.worker, backend);
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let server =
+            Server::new(connected, self.shared.node, &self.shared.user, number, backend);
         self.shared.register(&server.link);
         Ok(Box::new(server))
     }
@@ -224,6 +230,7 @@ impl Pool {
     #[must_use]
     pub fn new(
         node: NodeId,
+        user: &Arc<str>,
         connect: Box<dyn Connect>,
         limits: &settings::Pool,
         fresh: &Arc<Settings>,
@@ -232,6 +239,7 @@ impl Pool {
         let shared = Arc::new(Shared {
             connect,
             node,
+            user: Arc::clone(user),
             limits: limits.clone(),
             fresh: Arc::clone(fresh),
             open: AtomicUsize::new(0),
@@ -345,8 +353,11 @@ impl Pool {
         }
     }
 
-    /// Closes idle connections: all of them, for RECONNECT.
-    pub fn close_idle(&self) {
+    /// Closes idle connections at once and lent ones when they come back, for RECONNECT.
+    pub fn retire(&self) {
+        for link in self.links() {
+            link.retire();
+        }
         for shard in &self.shards {
             let _closed = shard.retain(|_, _| false);
         }
@@ -411,7 +422,7 @@ impl Lease {
     /// The connection is clean (nothing owed, no transaction): the next session may have it.
     pub fn give_back(mut self) {
         if let Some(mut object) = self.object.take() {
-            if object.link.is_doomed() || object.backend.spoiled {
+            if object.link.is_doomed() || object.link.is_retired() || object.backend.spoiled {
                 self.discard(object);
             } else {
                 // A clock's reading in whole ticks would do; this one costs no system call.

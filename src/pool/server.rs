@@ -23,10 +23,10 @@ pub struct Server {
     pub node: NodeId,
     pub backend: Backend,
     pub link: Arc<Link>,
+    /// Whom it has logged in as.
+    pub user: Arc<str>,
     /// ParameterStatus as the login reported them.
     pub parameters: Arc<[(Box<str>, Box<str>)]>,
-    /// The worker whose runtime watches the socket.
-    pub(super) worker: usize,
     pub(super) born: Instant,
     pub(super) idle_since: Instant,
 }
@@ -35,7 +35,11 @@ pub struct Server {
 pub struct Link {
     pub node: NodeId,
     pub cancel: CancelKey,
+    pub since: Instant,
+    /// Tells it from all others of the process.
+    number: u64,
     doomed: AtomicBool,
+    retired: AtomicBool,
     waker: Mutex<Option<Waker>>,
 }
 
@@ -52,6 +56,23 @@ impl Link {
         if let Some(waker) = waker {
             waker.wake();
         }
+    }
+
+    /// The connection isn't to be lent again.
+    pub fn retire(&self) {
+        self.retired.store(true, Ordering::Release);
+    }
+
+    /// [`Self::retire`] was called.
+    #[must_use]
+    pub fn is_retired(&self) -> bool {
+        self.retired.load(Ordering::Acquire)
+    }
+
+    /// Tells it from all others of the process.
+    #[must_use]
+    pub fn number(&self) -> u64 {
+        self.number
     }
 
     /// [`Self::doom`] was called.
@@ -73,7 +94,13 @@ impl Link {
 }
 
 impl Server {
-    pub(super) fn new(connected: Connected, node: NodeId, worker: usize, backend: Backend) -> Self {
+    pub(super) fn new(
+        connected: Connected,
+        node: NodeId,
+        user: &Arc<str>,
+        number: u64,
+        backend: Backend,
+    ) -> Self {
         let now = Instant::now();
         Self {
             stream: connected.stream,
@@ -82,11 +109,14 @@ impl Server {
             link: Arc::new(Link {
                 node,
                 cancel: connected.cancel,
+                since: now,
+                number,
                 doomed: AtomicBool::new(false),
+                retired: AtomicBool::new(false),
                 waker: Mutex::new(None),
             }),
             parameters: connected.parameters.into(),
-            worker,
+            user: Arc::clone(user),
             born: now,
             idle_since: now,
         }
@@ -95,7 +125,7 @@ impl Server {
     /// Nothing has come since its last answer, and nothing speaks against using it. A server that
     /// ends a connection says so first: bytes at rest mean that it is gone or about to be.
     pub(super) fn is_quiet(&mut self, max_lifetime: Duration) -> bool {
-        if self.link.is_doomed() || self.backend.spoiled {
+        if self.link.is_doomed() || self.link.is_retired() || self.backend.spoiled {
             return false;
         }
         let mut cx = Context::from_waker(Waker::noop());

@@ -30,8 +30,10 @@ impl SqlState {
     pub const PROGRAM_LIMIT_EXCEEDED: Self = Self(*b"54000");
     pub const OBJECT_NOT_IN_PREREQUISITE_STATE: Self = Self(*b"55000");
     pub const QUERY_CANCELED: Self = Self(*b"57014");
+    pub const CANT_CHANGE_RUNTIME_PARAM: Self = Self(*b"55P02");
     pub const ADMIN_SHUTDOWN: Self = Self(*b"57P01");
     pub const CANNOT_CONNECT_NOW: Self = Self(*b"57P03");
+    pub const CONFIG_FILE_ERROR: Self = Self(*b"F0000");
     pub const INTERNAL_ERROR: Self = Self(*b"XX000");
 
     /// The code as text; codes are ASCII by the standard, anything else shows as `?????`.

@@ -14,6 +14,8 @@ pub const HEADER: usize = 8;
 pub const PROTOCOL_3_0: u32 = 3 << 16;
 /// Newest minor version of protocol 3 that clients may speak.
 pub const NEWEST_MINOR: u16 = 2;
+/// The key of a cancel request in protocol 3.0, and the shortest of any, in bytes.
+pub const MIN_CANCEL_KEY: usize = 4;
 /// Longest key of a cancel request (protocol 3.2), in bytes.
 pub const MAX_CANCEL_KEY: usize = 256;
 /// PostgreSQL's `NAMEDATALEN` less the final zero: longer names are cut, in bytes.
@@ -33,7 +35,7 @@ pub type Setting = (Box<str>, Box<str>);
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct CancelKey {
     pub pid: u32,
-    /// 4 bytes in protocol 3.0, up to [`MAX_CANCEL_KEY`] in 3.2.
+    /// [`MIN_CANCEL_KEY`] to [`MAX_CANCEL_KEY`] bytes.
     pub key: Box<[u8]>,
 }
 
@@ -180,7 +182,7 @@ pub fn parse(packet: &[u8]) -> Result<Packet, StartupError> {
             let (&pid, key) = body
                 .split_first_chunk::<4>()
                 .ok_or(StartupError::CancelKey)?;
-            if key.len() < 4 || key.len() > MAX_CANCEL_KEY {
+            if !(MIN_CANCEL_KEY..=MAX_CANCEL_KEY).contains(&key.len()) {
                 return Err(StartupError::CancelKey);
             }
             Ok(Packet::Cancel(CancelKey {
@@ -269,7 +271,7 @@ impl Startup {
     }
 }
 
-/// StartupMessage of protocol 3.0. Empty when a name or value holds a zero byte or all are longer
+/// StartupMessage of protocol 3.0. `None` when a name or value holds a zero byte or all are longer
 /// than a server accepts.
 #[must_use]
 pub fn startup_message<'a>(
@@ -291,9 +293,12 @@ pub fn startup_message<'a>(
     finish(packet)
 }
 
-/// CancelRequest, whole.
+/// CancelRequest, whole. `None` for a key that no server gives out.
 #[must_use]
 pub fn cancel_request(key: &CancelKey) -> Option<Vec<u8>> {
+    if !(MIN_CANCEL_KEY..=MAX_CANCEL_KEY).contains(&key.key.len()) {
+        return None;
+    }
     let mut packet = vec![0; 4];
     packet.extend_from_slice(&CANCEL_REQUEST.to_be_bytes());
     packet.extend_from_slice(&key.pid.to_be_bytes());

@@ -179,7 +179,7 @@ fn own_effect(text: &[u8], task: &Task) -> Option<Effect> {
 
 fn own_statement(task: &mut Task, effect: &Effect, out: &mut Vec<u8>) {
     match effect {
-        Effect::OwnSet { key, value } => {
+        Effect::OwnSet { key, value, scope: _ } => {
             let session = &mut task.session;
             match session.own.set(key, value.as_deref(), &mut session.seen) {
                 Ok(()) => write::command_complete(out, "SET"),

@@ -51,7 +51,7 @@ use crate::{
         emit::{self, Sink},
         request::{End, Request, Scan, scan},
     },
-    sql::{Access, Class, Kind, Traits},
+    sql::{Access, Begin, Class, Kind, Traits},
 };
 
 /// Bytes of one request that are kept for another try, and the longest text that is looked at.
@@ -281,7 +281,6 @@ impl Task {
             let found = {
                 let (session, statements) = (&mut self.session, &self.proxy.statements);
                 let classifier = Classifier {
-                    proxy: &self.proxy,
                     tenant: &self.tenant,
                     worker: self.worker,
                     lexing: session.lexing,
@@ -404,7 +403,7 @@ impl Task {
             scratch.client_in.consume(request.len);
             return Ok(());
         }
-        let mut tries = Tries::default();
+        let mut tries = Tries { begin: self.begins(&request, scratch), ..Tries::default() };
         loop {
             match self.attempt(&request, &mut tries, scratch).await? {
                 Next::Done => return Ok(()),
@@ -659,6 +658,19 @@ impl Task {
         self.proxy.or_no_fallback(chosen, &self.tenant.policy)
     }
 
+    /// The modes of the transaction that this request opens, if it opens one.
+    fn begins(&self, request: &Request, scratch: &Scratch) -> Option<Begin> {
+        match &self.session.transaction {
+            Transaction::Deferred { modes, .. } => {
+                let effects = request.class.traits.has(Traits::EFFECTS);
+                let range = request.query.clone().filter(|_| effects);
+                let text = range.and_then(|range| scratch.client_in.filled().get(range));
+                Some(answer::merged(*modes, text, self.session.lexing))
+            }
+            Transaction::Idle | Transaction::Open { .. } | Transaction::Lost => request.begin,
+        }
+    }
+
     fn decide(&self, request: &Request, tries: &Tries) -> Route {
         if let Some(reason) = tries.primary {
             return Route { target: Target::Primary, reason };
@@ -668,14 +680,11 @@ impl Task {
             End::Flush if request.runs => Some(Reason::Flush),
             End::Flush | End::Sync | End::Ready => None,
         };
-        let begin = match &self.session.transaction {
-            Transaction::Deferred { modes, .. } => Some(answer::merged(*modes, request)),
-            Transaction::Idle | Transaction::Open { .. } | Transaction::Lost => request.begin,
-        };
-        let seen_by_all = self.proxy.seen_by_all();
+        let consistency = self.session.own.consistency.unwrap_or(self.tenant.policy.consistency);
+        let seen_by_all = self.proxy.seen_by_all(consistency);
         let ask = Ask {
             class: request.class,
-            begin,
+            begin: tries.begin,
             read_only_session: self.session.is_read_only_by_default(),
             unfinished,
             leaning: false,
@@ -817,7 +826,7 @@ impl Task {
         if status == Some(Status::Idle) {
             if self.ddl {
                 self.ddl = false;
-                self.proxy.ddl_seen(&self.tenant);
+                self.tenant.database.ddl_seen();
             }
             // What the client waits for goes out before pgsplit looks after itself.
             if self.session.suspect {
@@ -998,6 +1007,8 @@ impl Task {
 struct Tries {
     count: u8,
     avoid: Vec<NodeId>,
+    /// The modes of the transaction that it opens.
+    begin: Option<Begin>,
     /// Only the primary may answer now.
     primary: Option<Reason>,
 }
@@ -1046,7 +1057,6 @@ fn lost_error(
 
 /// Classifies texts with the tenant's caches and catalogue.
 pub(super) struct Classifier<'a> {
-    pub(super) proxy: &'a Proxy,
     pub(super) tenant: &'a Tenant,
     pub(super) worker: usize,
     pub(super) lexing: crate::sql::Lexing,
@@ -1057,7 +1067,8 @@ impl Classifier<'_> {
         let Some(mut classes) = self.tenant.database.classes(self.worker) else {
             return Class::UNKNOWN;
         };
-        let (generation, catalogue) = self.proxy.catalogue(&self.tenant.database);
+        let catalogue = self.tenant.database.catalogue();
+        let generation = catalogue.as_ref().map_or(0, |catalogue| catalogue.generation);
         classes.classify(text, self.lexing, generation, || {
             crate::sql::classify(text, self.lexing, catalogue.as_deref())
         })

@@ -84,6 +84,11 @@ impl Client {
         }
     }
 
+    /// BackendKeyData.
+    pub(super) fn write_key(&self, out: &mut Vec<u8>) {
+        crate::protocol::write::backend_key_data(out, self.id, &self.key);
+    }
+
     fn running(&self) -> MutexGuard<'_, Option<Arc<Link>>> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -21,7 +21,7 @@ use tokio::{
 
 use crate::{
     error::{Fault, Visible},
-    net::{Inbox, InboxError, Peer, Stream, tls::ServerTls},
+    net::{Inbox, InboxError, Stream, tls::ServerTls},
     protocol::{
         SqlState, authentication,
         startup::{self, CancelKey, Packet, Setting, Startup, StartupError},
@@ -104,8 +104,8 @@ impl From<InboxError> for HandshakeError {
     }
 }
 
-/// Takes a new connection up to its startup packet. Not cancel safe: the stream goes with it. Its
-/// state is large: box it where it is kept.
+/// Takes a new connection up to its startup packet. Not cancel safe: the stream goes with it. The
+/// future takes a kilobyte: box it in a task that lives on.
 ///
 /// # Errors
 /// The client went away, took too long, or was refused and told so.
@@ -181,25 +181,24 @@ async fn negotiate(
         match packet {
             Packet::SslRequest if !ssl_done => {
                 ssl_done = true;
-                let plain_tcp = !stream.is_tls() && stream.peer() != Peer::Unix;
-                let Some(tls) = context.tls.as_ref().filter(|_| plain_tcp) else {
-                    stream.write_all(b"N").await.map_err(HandshakeError::Lost)?;
-                    continue;
-                };
-                gss_done = true;
-                if !inbox.unread().is_empty() {
-                    let error = "received unencrypted data after SSL request";
-                    let error = refusal(SqlState::PROTOCOL_VIOLATION, error.to_owned());
-                    return Err(told_refusal(&mut stream, error).await);
-                }
-                stream.write_all(b"S").await.map_err(HandshakeError::Lost)?;
-                stream = Box::pin(tls.accept(stream, &[], false))
+                let offered = context.tls.as_ref().filter(|_| stream.is_plain_network());
+                let answer = if offered.is_some() { b"S" } else { b"N" };
+                stream
+                    .write_all(answer)
                     .await
-                    .map_err(HandshakeError::Tls)?;
+                    .map_err(HandshakeError::Lost)?;
+                nothing_unread(&mut stream, &inbox, "SSL").await?;
+                if let Some(tls) = offered {
+                    gss_done = true;
+                    stream = Box::pin(tls.accept(stream, &[], false))
+                        .await
+                        .map_err(HandshakeError::Tls)?;
+                }
             }
             Packet::GssEncRequest if !gss_done => {
                 gss_done = true;
                 stream.write_all(b"N").await.map_err(HandshakeError::Lost)?;
+                nothing_unread(&mut stream, &inbox, "GSSAPI encryption").await?;
             }
             request @ (Packet::SslRequest | Packet::GssEncRequest) => {
                 let error = startup::repeated_request(&request);
@@ -212,17 +211,28 @@ async fn negotiate(
     }
 }
 
+/// Clients wait for the answer to a request for encryption. What came with the request could have
+/// been put there by a man in the middle (CVE-2021-23214).
+async fn nothing_unread(
+    stream: &mut Stream,
+    inbox: &Inbox,
+    request: &str,
+) -> Result<(), HandshakeError> {
+    if inbox.unread().is_empty() {
+        return Ok(());
+    }
+    let message = format!("received unencrypted data after {request} request");
+    Err(told_refusal(stream, refusal(SqlState::PROTOCOL_VIOLATION, message)).await)
+}
+
 async fn session(
     mut stream: Stream,
     inbox: Inbox,
     startup: Startup,
     context: &HandshakeContext,
 ) -> Result<Accepted, HandshakeError> {
-    let peer = stream.peer();
-    if context.tls.as_ref().is_some_and(ServerTls::is_required)
-        && !stream.is_tls()
-        && peer != Peer::Unix
-    {
+    if context.tls.as_ref().is_some_and(ServerTls::is_required) && stream.is_plain_network() {
+        let peer = stream.peer();
         let message = format!(
             "connection is not encrypted: host \"{peer}\", user \"{}\", database \"{}\"",
             startup.user, startup.database
@@ -256,7 +266,7 @@ enum PacketError {
 
 async fn packet(stream: &mut Stream, inbox: &mut Inbox) -> Result<Packet, PacketError> {
     inbox
-        .fill(stream, startup::HEADER)
+        .fill(stream, LENGTH)
         .await
         .map_err(PacketError::Inbox)?;
     let length = startup::length(inbox.unread())
@@ -287,6 +297,9 @@ async fn told_refusal(stream: &mut Stream, error: HandshakeError) -> HandshakeEr
     error
 }
 
+/// Bytes of a packet's length.
+const LENGTH: usize = 4;
+
 /// The first byte of a TLS ClientHello. No startup packet is long enough to begin with it.
 const TLS_HANDSHAKE: u8 = 0x16;
 
@@ -302,13 +315,31 @@ mod tests {
     const GSS: &[u8] = b"\0\0\0\x08\x04\xD2\x16\x30";
     const STARTUP: &[u8] = b"\0\0\0\x12\0\x03\0\0user\0app\0\0";
 
-    /// What comes of a client that sends `bytes` and waits, and all that it was sent.
-    async fn outcome(bytes: &[u8]) -> (Result<Accepted, HandshakeError>, Vec<u8>) {
+    /// What comes of a client that sends these, waiting for a byte of answer between them; and all
+    /// that it was sent.
+    async fn steps(steps: &[&[u8]]) -> (Result<Accepted, HandshakeError>, Vec<u8>) {
         let (here, mut there) = tokio::io::duplex(32 * 1024);
-        there.write_all(bytes).await.unwrap();
         let deadline = Instant::now() + Duration::from_secs(15);
-        let result = accept(Stream::memory(here), &HandshakeContext::default(), deadline).await;
-        (result, sent(&mut there).await)
+        let client = async move {
+            let mut answers = Vec::new();
+            for (i, step) in steps.iter().enumerate() {
+                if i > 0 {
+                    answers.push(there.read_u8().await.unwrap());
+                }
+                there.write_all(step).await.unwrap();
+            }
+            (there, answers)
+        };
+        let context = HandshakeContext::default();
+        let (result, (mut there, mut answers)) =
+            tokio::join!(accept(Stream::memory(here), &context, deadline), client);
+        answers.extend(sent(&mut there).await);
+        (result, answers)
+    }
+
+    /// What comes of a client that sends `bytes` at once and waits.
+    async fn outcome(bytes: &[u8]) -> (Result<Accepted, HandshakeError>, Vec<u8>) {
+        steps(&[bytes]).await
     }
 
     /// What has been sent, without waiting for more.
@@ -334,7 +365,7 @@ mod tests {
             (vec![SSL, GSS], b"NN"),
             (vec![GSS, SSL], b"NN"),
         ] {
-            let (result, sent) = outcome(&[requests.concat(), STARTUP.to_vec()].concat()).await;
+            let (result, sent) = steps(&[&requests[..], &[STARTUP]].concat()).await;
             let Accepted::Session(login) = result.unwrap() else {
                 panic!()
             };
@@ -346,7 +377,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_request_for_encryption_that_came_before_is_a_wrong_version() {
         for (requests, minor) in [([SSL, SSL], 5679), ([GSS, GSS], 5680)] {
-            let (result, sent) = outcome(&requests.concat()).await;
+            let (result, sent) = steps(&requests).await;
             assert!(
                 matches!(result, Err(HandshakeError::Refused(_))),
                 "{result:?}"
@@ -371,6 +402,7 @@ mod tests {
                 "28000",
                 "no PostgreSQL user name specified in startup packet",
             ),
+            (b"\0\0\0\0", "08P01", length),
             (
                 b"\0\0\0\x08\0\x04\0\0",
                 "0A000",
@@ -386,6 +418,19 @@ mod tests {
                 String::from_utf8(sent),
                 String::from_utf8(error(code, message))
             );
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_with_a_request_for_encryption_is_refused() {
+        for (request, name) in [(SSL, "SSL"), (GSS, "GSSAPI encryption")] {
+            let (result, sent) = outcome(&[request, STARTUP].concat()).await;
+            assert!(
+                matches!(result, Err(HandshakeError::Refused(_))),
+                "{result:?}"
+            );
+            let message = format!("received unencrypted data after {name} request");
+            assert_eq!(sent, [b"N", &error("08P01", &message)[..]].concat());
         }
     }
 
@@ -465,6 +510,29 @@ mod tests {
                 "{result:?}"
             );
             assert!(quiet || matches!(result, Err(HandshakeError::Lost(_))));
+        }
+    }
+
+    proptest::proptest! {
+        #![proptest_config(proptest::prelude::ProptestConfig::with_cases(128))]
+
+        #[test]
+        fn no_client_makes_us_panic_or_linger(
+            requests in proptest::collection::vec(proptest::sample::select(vec![SSL, GSS]), 0..3),
+            version in 0u8..5,
+            mut bytes: Vec<u8>,
+            framed: bool,
+        ) {
+            if framed {
+                let length = u32::try_from(bytes.len() + 8).unwrap().to_be_bytes();
+                bytes = [&length[..], &[0, version, 0, 0], &bytes].concat();
+            }
+            let runtime = tokio::runtime::Builder::new_current_thread()
+                .enable_time()
+                .start_paused(true)
+                .build()
+                .unwrap();
+            let _result = runtime.block_on(outcome(&[requests.concat(), bytes].concat()));
         }
     }
 }

@@ -13,6 +13,7 @@ use super::{
 use crate::{
     cluster::{Failure, NodeId},
     error::{Fault, Visible},
+    metrics::HeldGuard,
     pool::{
         AcquireError, Lease,
         connect::{Cause, ConnectError},
@@ -168,12 +169,10 @@ impl Proxy {
 /// A request that waits for a primary.
 struct Hold<'a> {
     proxy: &'a Proxy,
-    _counted: OwnedHeld,
+    _counted: HeldGuard,
     since: Instant,
     until: Instant,
 }
-
-type OwnedHeld = crate::metrics::HeldGuard;
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {

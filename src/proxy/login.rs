@@ -54,11 +54,12 @@ impl Door {
         // The handshake's state is large: it lives in a box of its own, until it is over.
         let accepted = Box::pin(handshake::accept(stream, &self.handshake, deadline)).await;
         match accepted {
-            Ok(Accepted::Cancel(key)) => {
+            Ok(Accepted::Cancel { key, mut stream }) => {
                 proxy.metrics(self.worker).cancel();
                 if let Some(aimed) = proxy.clients.cancel(&key) {
                     proxy.send_cancel(&aimed.link).await;
                 }
+                handshake::close(&mut stream, deadline).await;
             }
             Ok(Accepted::Session(login)) => {
                 let Some(place) = Place::take(proxy) else {
@@ -262,15 +263,13 @@ impl Door {
         };
         let settings = Arc::new(settings);
         let mut welcome: Vec<Setting> = lease.parameters.to_vec();
-        let statements = match &lease.backend.settings {
-            Some(known) => Settings::default()
-                .statements_to(&settings)
-                .filter(|_| known.is_empty())
-                .or_else(|| known.statements_to(&settings)),
-            None => Some(settings.statements_from_unknown()),
-        };
+        // From a connection that has other settings, what is told must start from none.
         let fresh = lease.backend.settings.as_ref().is_some_and(|known| known.is_empty());
-        let statements = if fresh { statements } else { Some(settings.statements_from_unknown()) };
+        let statements = if fresh {
+            Settings::default().statements_to(&settings)
+        } else {
+            Some(settings.statements_from_unknown())
+        };
         if let Some(sql) = statements {
             // If it fails half-way its state isn't known: dropping the lease closes it.
             let reported = observe::report(&mut lease, &sql).await.map_err(|problem| {
@@ -330,7 +329,7 @@ impl Door {
 }
 
 async fn turn_away(mut login: Login, error: &Visible) {
-    let _told = timeout(FAREWELL, refuse(&mut login.stream, error)).await;
+    refuse(&mut login.stream, error, Instant::now() + FAREWELL).await;
 }
 
 fn lexing(parameters: &[Setting]) -> Lexing {

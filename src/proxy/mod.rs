@@ -52,7 +52,7 @@ use crate::{
     protocol::{SqlState, scram::Key},
     routing::{Consistency, Policy, ReadFallback, Reason, Route, Target},
     session::prepared::Statements,
-    sql::{Class, Lexing, Traits, Why, catalogue::Catalogue},
+    sql::{Class, Lexing, Traits, Why},
 };
 use authenticate::Authenticator;
 use clients::Clients;
@@ -84,7 +84,6 @@ pub struct Proxy {
     /// Cancelled when new clients are no longer taken.
     stop: CancellationToken,
     tasks: TaskTracker,
-    started: StdInstant,
 }
 
 #[derive(Default)]
@@ -142,7 +141,8 @@ impl Proxy {
         }
         let shared = tenants.databases.entry(database.into()).or_insert_with(|| {
             let dbname = entry.dbname.as_deref().unwrap_or(database);
-            Arc::new(Database::new(database, dbname, self.workers))
+            let catalogue = self.monitor.catalogue_slot(dbname);
+            Arc::new(Database::new(database, dbname, self.workers, catalogue))
         });
         let credentials = connect::Credentials::of(account, key);
         let tenant = Arc::new(Tenant::new(
@@ -175,18 +175,6 @@ impl Proxy {
             count.fetch_add(1, Ordering::Relaxed);
         }
         InFlight(count)
-    }
-
-    fn catalogue(&self, database: &Database) -> (u64, Option<Arc<Catalogue>>) {
-        match self.monitor.catalogue(&database.dbname) {
-            Some(catalogue) => (catalogue.generation(), Some(catalogue)),
-            None => (0, None),
-        }
-    }
-
-    /// The catalogue has changed.
-    fn ddl_seen(&self, tenant: &Tenant) {
-        self.monitor.ddl_seen(&tenant.database.dbname);
     }
 
     /// Somebody waits for replicas to catch up: newer positions are needed.

@@ -17,6 +17,7 @@ use crate::{
         SqlState,
         backend::{self, ErrorView, Status, tag},
         frame::{Fields, HEADER, Header},
+        startup::Setting,
         write,
     },
     session::{Pin, Pins, Session, settings::Settings},
@@ -71,6 +72,7 @@ impl Problem {
 /// One answer: rows of three columns, and where the transaction stands.
 struct Answer {
     rows: Vec<[Option<Box<str>>; 3]>,
+    parameters: Vec<Setting>,
     status: Status,
 }
 
@@ -80,6 +82,14 @@ struct Answer {
 /// The server refused, or is gone: then the connection must be closed.
 pub(super) async fn execute(server: &mut Server, sql: &str) -> Result<(), Problem> {
     ask(server, sql).await.map(|_answer| ())
+}
+
+/// The same, giving the parameters that the server reported meanwhile.
+///
+/// # Errors
+/// As [`execute`].
+pub(super) async fn report(server: &mut Server, sql: &str) -> Result<Vec<Setting>, Problem> {
+    ask(server, sql).await.map(|answer| answer.parameters)
 }
 
 /// Reads the connection's settings, role and other state into what is known of it and of the
@@ -94,12 +104,12 @@ pub(super) async fn look(server: &mut Server, session: &mut Session) -> Result<(
     }
     let mut pins = Pins::default();
     let mut found = Vec::new();
-    let login = server.login_user();
+    let login = Arc::clone(&server.user);
     for [kind, name, value] in answer.rows {
         match (kind.as_deref(), name, value) {
             (Some("s"), Some(name), Some(value)) => found.push((name, value)),
             (Some("i"), Some(name), Some(value)) => {
-                let unchanged = if &*name == "role" { &*value == "none" } else { *value == **login };
+                let unchanged = if &*name == "role" { &*value == "none" } else { *value == *login };
                 if !unchanged {
                     found.push((name, value));
                 }
@@ -134,6 +144,7 @@ async fn ask_untimed(server: &mut Server, sql: &str) -> Result<Answer, Problem> 
     server.stream.flush().await.map_err(Problem::Io)?;
     let mut buffer = Buffer::new(8 << 10);
     let mut rows = Vec::new();
+    let mut parameters = Vec::new();
     let mut refused = None;
     loop {
         let Some(header) =
@@ -158,6 +169,12 @@ async fn ask_untimed(server: &mut Server, sql: &str) -> Result<Answer, Problem> 
                 }
                 rows.push(row(body));
             }
+            tag::PARAMETER_STATUS if parameters.len() < LONGEST / 64 => {
+                let (name, value) =
+                    backend::parameter_status(body).map_err(|_malformed| Problem::Protocol)?;
+                let text = |bytes| String::from_utf8_lossy(bytes).into();
+                parameters.push((text(name), text(value)));
+            }
             tag::ERROR_RESPONSE => {
                 let error = ErrorView::read(body).map_err(|_malformed| Problem::Protocol)?;
                 refused = Some(Problem::Refused {
@@ -172,7 +189,7 @@ async fn ask_untimed(server: &mut Server, sql: &str) -> Result<Answer, Problem> 
                 let status = Status::read(body).map_err(|_malformed| Problem::Protocol)?;
                 return match refused {
                     Some(problem) => Err(problem),
-                    None => Ok(Answer { rows, status }),
+                    None => Ok(Answer { rows, parameters, status }),
                 };
             }
             _ => {}

@@ -25,7 +25,7 @@ use super::{
 };
 use crate::{
     cluster::{Health, NodeId},
-    config::{Settings as Config, settings::Host},
+    config::Settings as Config,
     metrics::Metrics,
     monitor::Monitor,
     net::{
@@ -122,7 +122,6 @@ impl Running {
             stopping: AtomicBool::new(false),
             stop,
             tasks,
-            started: Instant::now().into_std(),
             config: ArcSwap::from_pointee(config),
         });
         Ok(Self { proxy, tcp, unix, handshake: HandshakeContext { tls } })
@@ -360,14 +359,6 @@ fn doom(proxy: &Proxy, node: NodeId) {
         if let Some(pool) = tenant.pool(node) {
             pool.doom();
         }
-    }
-}
-
-/// A node's address, for people.
-pub(super) fn host(host: &Host) -> String {
-    match host {
-        Host::Tcp(name) => name.clone(),
-        Host::Unix(directory) => directory.display().to_string(),
     }
 }
 

@@ -12,7 +12,9 @@ use tokio::time::Instant;
 
 use crate::{
     cluster::NodeId,
-    config::settings::{PoolMode, Settings as Config, User},
+    config::settings::{self, PoolMode, Settings as Config, User},
+    metrics::{DatabaseStats, DatabaseTotals},
+    monitor::CatalogueSlot,
     net::Dialer,
     pool::{
         Connect, Pool,
@@ -21,7 +23,7 @@ use crate::{
     protocol::startup::Setting,
     routing::Policy,
     session::settings::Settings,
-    sql::{ClassCache, Limits},
+    sql::{ClassCache, Limits, Unknown, catalogue::Catalogue},
 };
 
 /// One database as clients name it.
@@ -31,6 +33,10 @@ pub(super) struct Database {
     pub(super) dbname: Box<str>,
     /// One per worker: a lock that only its worker takes.
     classes: Box<[Mutex<ClassCache>]>,
+    /// By worker.
+    pub(super) stats: Box<[DatabaseStats]>,
+    /// Where its catalogue is to be found.
+    catalogue: Option<Arc<CatalogueSlot>>,
 }
 
 /// See the module's description.
@@ -50,7 +56,12 @@ pub(super) struct Tenant {
 const WELCOMES: usize = 256;
 
 impl Database {
-    pub(super) fn new(name: &str, dbname: &str, workers: usize) -> Self {
+    pub(super) fn new(
+        name: &str,
+        dbname: &str,
+        workers: usize,
+        catalogue: Option<Arc<CatalogueSlot>>,
+    ) -> Self {
         let cache = || {
             let random = [fastrand::u64(..), fastrand::u64(..), fastrand::u64(..), fastrand::u64(..)];
             Mutex::new(ClassCache::new(Limits::default(), random))
@@ -59,6 +70,20 @@ impl Database {
             name: name.into(),
             dbname: dbname.into(),
             classes: (0..workers.max(1)).map(|_| cache()).collect(),
+            stats: (0..workers.max(1)).map(|_| DatabaseStats::default()).collect(),
+            catalogue,
+        }
+    }
+
+    /// What is known of its functions and relations at this moment.
+    pub(super) fn catalogue(&self) -> Option<Arc<Catalogue>> {
+        self.catalogue.as_ref()?.current()
+    }
+
+    /// DDL has passed: nothing is known until it has been loaded again.
+    pub(super) fn ddl_seen(&self) {
+        if let Some(slot) = &self.catalogue {
+            slot.ddl_seen();
         }
     }
 
@@ -67,9 +92,19 @@ impl Database {
         Some(self.classes.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// All workers' class caches, one after the other.
-    pub(super) fn all_classes(&self) -> impl Iterator<Item = MutexGuard<'_, ClassCache>> {
-        self.classes.iter().map(|cache| cache.lock().unwrap_or_else(PoisonError::into_inner))
+    /// Texts that couldn't be classified, by worker.
+    pub(super) fn unknown(&self) -> Vec<Unknown> {
+        self.classes
+            .iter()
+            .flat_map(|cache| cache.lock().unwrap_or_else(PoisonError::into_inner).unknown())
+            .collect()
+    }
+
+    /// What the workers have done for it.
+    pub(super) fn totals(&self) -> DatabaseTotals {
+        let mut totals = DatabaseTotals::default();
+        self.stats.iter().for_each(|stats| stats.add_to(&mut totals));
+        totals
     }
 }
 
@@ -77,7 +112,7 @@ impl Database {
 struct Door {
     dialer: Dialer,
     dbname: Box<str>,
-    user: Box<str>,
+    user: Arc<str>,
     credentials: Credentials,
 }
 
@@ -102,20 +137,16 @@ impl Connect for Door {
 impl Tenant {
     pub(super) fn new(
         config: &Config,
+        entry: &settings::Database,
         database: Arc<Database>,
         user: &User,
         credentials: &Credentials,
         dialers: &[Dialer],
         workers: usize,
     ) -> Self {
-        let entry = config
-            .databases
-            .iter()
-            .find(|entry| *entry.name == *database.name)
-            .or_else(|| config.databases.iter().find(|entry| entry.name == "*"));
-        let limits = entry.map_or(&config.pool, |entry| &entry.pool);
+        let limits = &entry.pool;
         let fresh = Arc::new(Settings::default());
-        let server_user = user.server_user.as_deref().unwrap_or(&user.name);
+        let server_user: Arc<str> = user.server_user.as_deref().unwrap_or(&user.name).into();
         let pools = (0..)
             .map(NodeId)
             .zip(dialers)
@@ -123,14 +154,14 @@ impl Tenant {
                 let door = Door {
                     dialer: dialer.clone(),
                     dbname: database.dbname.clone(),
-                    user: server_user.into(),
+                    user: Arc::clone(&server_user),
                     credentials: credentials.clone(),
                 };
-                Pool::new(node, Box::new(door), limits, &fresh, workers)
+                Pool::new(node, &server_user, Box::new(door), limits, &fresh, workers)
             })
             .collect();
         Self {
-            policy: Policy::from(&config.routing_for(&database.name, &user.name)),
+            policy: Policy::from(&config.routing_for(entry, user)),
             database,
             user: user.name.as_str().into(),
             mode: limits.mode,

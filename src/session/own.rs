@@ -89,6 +89,26 @@ impl Own {
     }
 }
 
+/// A route's fixed name.
+#[must_use]
+pub fn route_name(route: RouteOverride) -> &'static str {
+    match route {
+        RouteOverride::Auto => "auto",
+        RouteOverride::Primary => "primary",
+        RouteOverride::Replica => "replica",
+    }
+}
+
+/// A consistency's fixed name.
+#[must_use]
+pub fn consistency_name(consistency: Consistency) -> &'static str {
+    match consistency {
+        Consistency::Eventual => "eventual",
+        Consistency::Session => "session",
+        Consistency::Global => "global",
+    }
+}
+
 fn duration(text: &str) -> Option<Duration> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())

@@ -336,9 +336,9 @@ mod mark {
             return OTHER_INTEGER;
         }
         match digits.len() {
-            10 if digits <= b"2147483647" => INT4,
+            10 if digits <= b"2147483647".as_slice() => INT4,
             10..=18 => INT8,
-            19 if digits <= b"9223372036854775807" => INT8,
+            19 if digits <= b"9223372036854775807".as_slice() => INT8,
             _ => LONG_INTEGER,
         }
     }

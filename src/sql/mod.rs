@@ -5,18 +5,24 @@
 //! Classification is total and fails safe: what can't be read is [`Class::UNKNOWN`], which goes to the primary.
 
 mod cache;
+pub mod catalogue;
 mod class;
+mod classify;
 mod effect;
 mod effects;
+mod explain;
 mod fingerprint;
 mod hint;
 pub mod lexer;
 mod utility;
 
 pub use cache::{CacheStats, ClassCache, LONGEST_TEXT, Limits, Unknown};
+pub use catalogue::{Catalogue, CatalogueBuilder};
 pub use class::{Access, Begin, Class, Hint, Isolation, Kind, Lexing, Traits, Why};
+pub use classify::classify;
 pub use effect::{Effect, Scope, SessionKey, SettingValue};
 pub use effects::effects;
+pub use explain::{Explanation, explain};
 pub use fingerprint::Fingerprint;
 pub use hint::hint;
 pub use utility::utility;

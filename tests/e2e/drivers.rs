@@ -52,6 +52,12 @@ fn jdbc(proxy: &Proxy) -> Command {
     command
 }
 
+fn sqlx(proxy: &Proxy) -> Command {
+    let mut command = Command::new(drivers().join("sqlx/debug/sqlx-defaults"));
+    command.arg(proxy.url());
+    command
+}
+
 /// Two server connections for each node: sessions can't have one of their own.
 const FEW: &str = "[pool]\nmax_size = 2";
 
@@ -88,6 +94,16 @@ fn node_postgres() {
 #[test]
 fn node_postgres_over_few_connections() {
     run(drive(node, FEW));
+}
+
+#[test]
+fn sqlx_pool() {
+    run(drive(sqlx, ""));
+}
+
+#[test]
+fn sqlx_over_few_connections() {
+    run(drive(sqlx, FEW));
 }
 
 #[test]

@@ -105,7 +105,7 @@ fn a_pipeline_without_a_sync_is_one_implicit_transaction() {
     run(async {
         let proxy = Proxy::start(cluster(), "").await;
         let t = unique("t");
-        let setup = query(&format!("create temp table {t} (a int primary key)"));
+        let setup = query(&format!("create table {t} (a int primary key)"));
         let insert = |value: &str| {
             [
                 parse("", &format!("insert into {t} values ({value})")),
@@ -120,6 +120,7 @@ fn a_pipeline_without_a_sync_is_one_implicit_transaction() {
                 (setup, 1),
                 ([insert("1"), insert("1"), insert("2"), sync()].concat(), 1),
                 (query(&format!("select count(*) from {t}")), 1),
+                (query(&format!("drop table {t}")), 1),
             ],
         )
         .await;

@@ -1,0 +1,363 @@
+//! What operators see of a proxy, and what they can make it do.
+
+use std::{collections::HashMap, sync::Arc};
+
+use super::{
+    Proxy,
+    clients::{Activity, Client},
+    tenant::Tenant,
+};
+use crate::{
+    cluster::{Health, Role},
+    config,
+    error::{Fault, Visible},
+    metrics::{
+        Inspect, StatementCount,
+        inspect::{
+            Action, BoxFuture, ClientRow, ClientState, DatabaseRow, EventRow, Explanation,
+            NodeRow, Phase, PoolRow, Readiness, ServerRow, ServerState, Shutdown, StatsRow, UserRow,
+        },
+    },
+    net::Peer,
+    pool::Link,
+    protocol::SqlState,
+    routing::{Ask, Policy, Random, Target, route},
+    session::Own,
+    sql::{self, Lexing},
+};
+
+impl Inspect for Proxy {
+    fn nodes(&self) -> Vec<NodeRow> {
+        let view = self.monitor.view_full();
+        let config = self.settings();
+        view.nodes
+            .iter()
+            .zip(&config.nodes)
+            .map(|(node, settings)| {
+                NodeRow::of(node, settings, u64::from(self.in_flight(node.id)))
+            })
+            .collect()
+    }
+
+    fn pools(&self) -> Vec<PoolRow> {
+        let mut rows = Vec::new();
+        for tenant in self.all_tenants() {
+            for pool in tenant.pools() {
+                let status = pool.status();
+                rows.push(PoolRow {
+                    database: tenant.database.name.to_string(),
+                    user: tenant.user.to_string(),
+                    node: self.monitor.name(pool.node()).into(),
+                    mode: tenant.mode,
+                    clients_active: status.lent,
+                    clients_waiting: status.waiting,
+                    servers_active: status.lent,
+                    servers_idle: status.idle,
+                    servers_connecting: 0,
+                    max_wait: std::time::Duration::ZERO,
+                    max_size: status.max,
+                });
+            }
+        }
+        rows
+    }
+
+    fn clients(&self) -> Vec<ClientRow> {
+        self.clients.all().iter().map(|client| self.client_row(client)).collect()
+    }
+
+    fn servers(&self) -> Vec<ServerRow> {
+        let busy: HashMap<_, _> = self
+            .clients
+            .all()
+            .iter()
+            .filter_map(|client| client.link().map(|link| (link.number(), client.id)))
+            .collect();
+        let mut rows = Vec::new();
+        for tenant in self.all_tenants() {
+            for pool in tenant.pools() {
+                for link in pool.links() {
+                    let client = busy.get(&link.number()).copied();
+                    rows.push(self.server_row(&tenant, &link, client));
+                }
+            }
+        }
+        rows
+    }
+
+    fn stats(&self) -> Vec<StatsRow> {
+        let tenants = self.tenants();
+        tenants
+            .databases
+            .values()
+            .map(|database| StatsRow { database: database.name.to_string(), totals: database.totals() })
+            .collect()
+    }
+
+    fn databases(&self) -> Vec<DatabaseRow> {
+        let config = self.settings();
+        let clients = self.clients.all();
+        config
+            .databases
+            .iter()
+            .map(|database| DatabaseRow {
+                name: database.name.clone(),
+                dbname: database.dbname.clone().unwrap_or_else(|| database.name.clone()),
+                pool_size: database.pool.max_size,
+                min_idle: database.pool.min_idle,
+                max_lifetime: database.pool.max_lifetime,
+                mode: database.pool.mode,
+                clients: clients
+                    .iter()
+                    .filter(|client| *client.tenant.database.name == *database.name)
+                    .count(),
+                paused: false,
+            })
+            .collect()
+    }
+
+    fn users(&self) -> Vec<UserRow> {
+        let clients = self.clients.all();
+        let tenants = self.all_tenants();
+        self.settings()
+            .users
+            .iter()
+            .map(|user| UserRow {
+                name: user.name.clone(),
+                clients: clients.iter().filter(|client| *client.tenant.user == *user.name).count(),
+                servers: tenants
+                    .iter()
+                    .filter(|tenant| *tenant.user == *user.name)
+                    .flat_map(|tenant| tenant.pools())
+                    .map(|pool| pool.status().open)
+                    .sum(),
+            })
+            .collect()
+    }
+
+    fn config(&self) -> Vec<config::Row> {
+        self.settings().rows()
+    }
+
+    fn events(&self) -> Vec<EventRow> {
+        self.monitor
+            .events()
+            .iter()
+            .map(|recorded| EventRow::of(recorded.at, &recorded.event, |id| self.monitor.name(id)))
+            .collect()
+    }
+
+    fn queries(&self) -> Vec<StatementCount> {
+        let databases: Vec<_> = self.tenants().databases.values().cloned().collect();
+        // Each worker counts for itself: the same text, without its literals, is one row.
+        let mut rows: HashMap<(&str, Box<str>), StatementCount> = HashMap::new();
+        for unknown in databases.iter().flat_map(|database| database.unknown()) {
+            let reason = unknown.why.name();
+            rows.entry((reason, unknown.sample.clone()))
+                .and_modify(|row| row.count += unknown.count)
+                .or_insert_with(|| StatementCount {
+                    fingerprint: 0,
+                    reason,
+                    count: unknown.count,
+                    at_least: 0,
+                    text: unknown.sample.into(),
+                });
+        }
+        rows.into_values().collect()
+    }
+
+    fn max_clients(&self) -> usize {
+        self.settings().listen.max_clients
+    }
+
+    fn ready(&self) -> Readiness {
+        let view = self.monitor.view();
+        let usable = |role| {
+            view.nodes
+                .iter()
+                .any(|node| node.role == role && matches!(node.health, Health::Up | Health::Suspect))
+        };
+        Readiness {
+            phase: if self.is_stopping() { Phase::Stopping } else { Phase::Listening },
+            writable: view.primary.is_some(),
+            readable: view.primary.is_some() || usable(Role::Replica),
+        }
+    }
+
+    fn explain(&self, database: Option<&str>, sql: &str) -> Result<Explanation, Visible> {
+        let config = self.settings();
+        let first = config.databases.iter().find(|database| database.name != "*");
+        let database = database.or(first.map(|database| database.name.as_str())).unwrap_or("*");
+        let entry = config
+            .database(database)
+            .ok_or_else(|| super::handshake::unknown_database(database))?;
+        let dbname = entry.dbname.as_deref().unwrap_or(database);
+        let catalogue = self.monitor.catalogue(dbname);
+        let explained = sql::explain(sql.as_bytes(), Lexing::default(), catalogue.as_deref());
+        let class = sql::classify(sql.as_bytes(), Lexing::default(), catalogue.as_deref());
+        let begin = match class.kind {
+            sql::Kind::Begin(modes) => Some(modes),
+            _ => None,
+        };
+        let ask = Ask {
+            class,
+            begin,
+            read_only_session: false,
+            unfinished: None,
+            leaning: false,
+            own: &Own::default(),
+            seen: &Default::default(),
+            seen_by_all: &Default::default(),
+            avoid: &[],
+        };
+        let view = self.monitor.view();
+        let policy = Policy::from(&entry.routing);
+        let chosen = route(&ask, &policy, &view, |node| self.in_flight(node), Random(0));
+        let node = match chosen.target {
+            Target::Primary => view.primary,
+            Target::Replica(node) => Some(node),
+        };
+        Ok(Explanation {
+            class: explained.class.to_string(),
+            route: match chosen.target {
+                Target::Primary => "primary",
+                Target::Replica(_) => "replica",
+            }
+            .to_owned(),
+            node: node.map(|node| self.monitor.name(node).to_owned()),
+            reason: chosen.reason.name().to_owned(),
+            tables: explained.tables,
+            functions: explained.functions,
+        })
+    }
+
+    fn act(&self, action: Action) -> BoxFuture<'_, Result<Option<String>, Visible>> {
+        Box::pin(async move { self.carry_out(action) })
+    }
+}
+
+impl Proxy {
+    fn carry_out(&self, action: Action) -> Result<Option<String>, Visible> {
+        let matching = |database: &Option<String>| -> Vec<Arc<Tenant>> {
+            self.all_tenants()
+                .into_iter()
+                .filter(|tenant| {
+                    database.as_deref().is_none_or(|name| *tenant.database.name == *name)
+                })
+                .collect()
+        };
+        match action {
+            Action::Pause(_) | Action::Resume(_) => Err(Visible::error(
+                Fault::Client,
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "PAUSE and RESUME are not supported yet",
+            )),
+            Action::Reconnect(database) => {
+                for tenant in matching(&database) {
+                    for pool in tenant.pools() {
+                        pool.retire();
+                    }
+                }
+                Ok(None)
+            }
+            Action::Reload => self.reload().map(Some).map_err(|problems| {
+                Visible::error(Fault::Client, SqlState::CONFIG_FILE_ERROR, problems)
+            }),
+            Action::SetNode { name, enabled } => {
+                let node = self.monitor.node_named(&name).ok_or_else(|| {
+                    Visible::error(
+                        Fault::Client,
+                        SqlState::UNDEFINED_OBJECT,
+                        format!("there is no node \"{name}\""),
+                    )
+                })?;
+                self.monitor.set_maintenance(node, !enabled);
+                Ok(None)
+            }
+            Action::KillDatabase(name) => {
+                for client in self.clients.all() {
+                    if *client.tenant.database.name == *name {
+                        client.kill();
+                    }
+                }
+                for tenant in matching(&Some(name)) {
+                    for pool in tenant.pools() {
+                        pool.doom();
+                    }
+                }
+                Ok(None)
+            }
+            Action::KillClient(id) => {
+                let client = u32::try_from(id).ok().and_then(|id| self.clients.get(id));
+                let client = client.ok_or_else(|| {
+                    Visible::error(
+                        Fault::Client,
+                        SqlState::UNDEFINED_OBJECT,
+                        format!("there is no client {id}"),
+                    )
+                })?;
+                client.kill();
+                Ok(None)
+            }
+            Action::Shutdown(Shutdown::Now) => {
+                self.shut_down_now();
+                Ok(None)
+            }
+            Action::Shutdown(Shutdown::WaitForServers | Shutdown::WaitForClients) => {
+                self.shut_down();
+                Ok(None)
+            }
+        }
+    }
+
+    fn client_row(&self, client: &Client) -> ClientRow {
+        let link = client.link();
+        ClientRow {
+            id: u64::from(client.id),
+            user: client.tenant.user.to_string(),
+            database: client.tenant.database.name.to_string(),
+            state: match client.activity() {
+                Activity::Idle => ClientState::Idle,
+                Activity::Active | Activity::InTransaction | Activity::Pinned => ClientState::Active,
+                Activity::Waiting => ClientState::Waiting,
+                Activity::Held => ClientState::Held,
+            },
+            addr: match client.peer {
+                Peer::Tcp(address) => Some(address),
+                Peer::Unix | Peer::Memory | Peer::Unknown => None,
+            },
+            local_addr: None,
+            connected: client.since.elapsed(),
+            request: None,
+            wait: std::time::Duration::ZERO,
+            server: link.as_ref().map(|link| link.number()),
+            tls: client.tls.then(|| "TLS".to_owned()),
+            application_name: client.application_name.to_string(),
+            prepared_statements: 0,
+            node: link.map(|link| self.monitor.name(link.node).into()),
+            in_transaction: client.activity() == Activity::InTransaction,
+            pinned: (client.activity() == Activity::Pinned).then_some("pinned"),
+            watermark: None,
+        }
+    }
+
+    fn server_row(&self, tenant: &Tenant, link: &Link, client: Option<u32>) -> ServerRow {
+        ServerRow {
+            id: link.number(),
+            user: tenant.user.to_string(),
+            database: tenant.database.name.to_string(),
+            node: self.monitor.name(link.node).into(),
+            state: if client.is_some() { ServerState::Active } else { ServerState::Idle },
+            addr: None,
+            local_addr: None,
+            connected: link.since.elapsed(),
+            request: None,
+            close_needed: link.is_doomed(),
+            client: client.map(u64::from),
+            pid: i32::try_from(link.cancel.pid).unwrap_or_default(),
+            tls: None,
+            application_name: String::new(),
+            prepared_statements: 0,
+        }
+    }
+}

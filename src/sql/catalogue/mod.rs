@@ -1,0 +1,96 @@
+//! What a database's names mean, as far as routing cares: which functions, operators, relations
+//! and types are read-safe, and which aren't.
+//!
+//! A name is read-safe only if *every* object of that name in any schema is: which one a statement
+//! means depends on the session's `search_path` and on argument types, which aren't looked at.
+//!
+//! The shell runs [`QUERIES`] on the primary, feeds the rows to a [`CatalogueBuilder`], and shares
+//! the [`Catalogue`] it gets. Nothing here connects anywhere.
+
+mod body;
+mod build;
+mod builtin;
+mod flags;
+mod queries;
+mod resolve;
+
+pub use build::CatalogueBuilder;
+pub use queries::{QUERIES, Query, QueryId};
+
+pub(super) use body::own_setting;
+pub(super) use flags::Flags;
+
+use std::{collections::HashMap, fmt};
+
+use foldhash::fast::FixedState;
+
+/// One database's names. Immutable: a new load makes a new one.
+pub struct Catalogue {
+    /// Told apart from other loads by this; classes are cached per generation.
+    pub generation: u64,
+    names: Names,
+    /// Operators that words imply (`IN`, `ORDER BY`, …) include one that isn't read-safe.
+    implied_bad: bool,
+    /// A name with characters beyond ASCII isn't read-safe.
+    beyond_ascii_bad: bool,
+    /// Something that isn't read-safe can run anywhere without being named (an implicit cast
+    /// between two of PostgreSQL's own types).
+    poisoned: bool,
+    /// Why an object of a user isn't read-safe, where its own marking doesn't tell.
+    details: HashMap<Box<[u8]>, Box<str>, FixedState>,
+}
+
+/// Flags by folded name.
+type Names = HashMap<Box<[u8]>, Flags, FixedState>;
+
+impl Catalogue {
+    /// What is known of `name` (as PostgreSQL folds it).
+    pub(super) fn name(&self, name: &[u8]) -> Flags {
+        self.names.get(name).copied().unwrap_or(Flags::NONE)
+    }
+
+    /// What is known of an operator. Operators and other names don't share a spelling.
+    pub(super) fn operator(&self, operator: &[u8]) -> Flags {
+        self.name(operator)
+    }
+
+    pub(super) fn implied_bad(&self) -> bool {
+        self.implied_bad
+    }
+
+    pub(super) fn beyond_ascii_bad(&self) -> bool {
+        self.beyond_ascii_bad
+    }
+
+    pub(super) fn poisoned(&self) -> bool {
+        self.poisoned
+    }
+
+    /// Why objects of this name aren't read-safe, in words; `None` where nothing more is known
+    /// than that they aren't.
+    #[must_use]
+    pub fn detail(&self, name: &[u8]) -> Option<&str> {
+        self.details.get(name).map(|d| &**d)
+    }
+
+    /// How many names are known.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.names.len()
+    }
+
+    /// No name is known: the load answered nothing.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.names.is_empty()
+    }
+}
+
+impl fmt::Debug for Catalogue {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Catalogue")
+            .field("generation", &self.generation)
+            .field("names", &self.names.len())
+            .finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,232 @@
+//! From objects and what they rest on to what is read-safe: whatever rests on something that isn't
+//! read-safe isn't either.
+
+use std::collections::HashMap;
+
+use super::{
+    Catalogue, Names,
+    body::Reference,
+    build::{CatalogueBuilder, Id, Object},
+    flags::{Bad, BadWhy, Flags},
+};
+
+/// Kinds of objects; each has oids of its own.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Space {
+    Function,
+    Operator,
+    Relation,
+    Type,
+}
+
+pub(super) fn resolve(builder: CatalogueBuilder, generation: u64) -> Catalogue {
+    let mut graph = Graph::new(builder);
+    graph.spread();
+    graph.catalogue(generation)
+}
+
+struct Graph {
+    objects: HashMap<Id, Object>,
+    known: Vec<(Box<[u8]>, Flags)>,
+    triggers: Vec<(u32, u32)>,
+    /// Who rests on an object.
+    users: HashMap<Id, Vec<Id>>,
+    /// Whose source uses a name, and how.
+    readers: HashMap<(Reference, Box<[u8]>), Vec<Id>>,
+    /// A type of PostgreSQL's own isn't read-safe.
+    poisoned: bool,
+}
+
+impl Graph {
+    fn new(builder: CatalogueBuilder) -> Self {
+        let CatalogueBuilder {
+            mut objects,
+            known,
+            edges,
+            triggers,
+            marked,
+        } = builder;
+        for (id, why) in marked {
+            if let Some(object) = objects.get_mut(&id)
+                && object.bad.is_none()
+            {
+                object.bad = Some(Bad::FUNCTION);
+                object.detail = Some(why.into());
+            }
+        }
+        let mut users: HashMap<Id, Vec<Id>> = HashMap::new();
+        for (owner, target) in edges {
+            if owner != target {
+                if owner.1 >= FIRST_USER_OID {
+                    // Array types and the like, which no query lists, pass on what they rest on.
+                    objects.entry(owner).or_default();
+                }
+                users.entry(target).or_default().push(owner);
+            }
+        }
+        let mut readers: HashMap<_, Vec<Id>> = HashMap::new();
+        for (&id, object) in &mut objects {
+            for reference in std::mem::take(&mut object.references) {
+                readers.entry(reference).or_default().push(id);
+            }
+        }
+        Self {
+            objects,
+            known,
+            triggers,
+            users,
+            readers,
+            poisoned: false,
+        }
+    }
+
+    /// Marks everything that rests on what isn't read-safe.
+    fn spread(&mut self) {
+        let mut queue: Vec<Id> = self
+            .objects
+            .iter()
+            .filter(|(_, object)| object.bad.is_some())
+            .map(|(&id, _)| id)
+            .collect();
+        while let Some(id) = queue.pop() {
+            let Some(object) = self.objects.get(&id) else {
+                continue;
+            };
+            let Some(bad) = object.bad else { continue };
+            let via: Box<str> = String::from_utf8_lossy(&object.name).into();
+            let mut reached = self.users.get(&id).cloned().unwrap_or_default();
+            for reference in references(id.0, object) {
+                reached.extend(self.readers.get(&reference).into_iter().flatten());
+            }
+            for user in reached {
+                let Some(object) = self.objects.get_mut(&user) else {
+                    // One of PostgreSQL's own types, which are known by name only.
+                    self.poisoned = true;
+                    continue;
+                };
+                // What a trigger's function calls may touch the session.
+                if bad.observe && object.session.is_none() {
+                    object.session = Some("calls what isn't known to be harmless");
+                }
+                let inherited = inherited(user.0, bad);
+                let merged = object.bad.map_or(inherited, |own| own.merge(inherited));
+                if object.bad != Some(merged) {
+                    if object.bad.is_none() {
+                        object.detail = Some(format!("reaches {via}").into());
+                    }
+                    object.bad = Some(merged);
+                    queue.push(user);
+                }
+            }
+        }
+    }
+
+    fn catalogue(self, generation: u64) -> Catalogue {
+        let mut names = Names::default();
+        let mut details = HashMap::default();
+        let mut suspicious_triggers: HashMap<u32, ()> = HashMap::new();
+        for (relation, function) in &self.triggers {
+            let harmless = self
+                .objects
+                .get(&(Space::Function, *function))
+                .is_some_and(|f| f.session.is_none());
+            if !harmless {
+                suspicious_triggers.insert(*relation, ());
+            }
+        }
+        for (name, flags) in self.known {
+            names.entry(name).or_default().add(flags);
+        }
+        for ((space, oid), object) in self.objects {
+            if object.name.is_empty() {
+                continue;
+            }
+            let mut flags = flags(space, &object);
+            if space == Space::Relation && suspicious_triggers.contains_key(&oid) {
+                flags.add(Flags::TRIGGER_OBSERVE);
+            }
+            if let Some(detail) = object.detail
+                && object.bad.is_some()
+            {
+                details.insert(object.name.clone(), detail);
+            }
+            names.entry(object.name).or_default().add(flags);
+        }
+        names.shrink_to_fit();
+        let bad = |name: &[u8]| names.get(name).is_some_and(|f| f.any(Flags::ANY_BAD));
+        Catalogue {
+            generation,
+            implied_bad: IMPLIED.iter().any(|operator| bad(operator)),
+            beyond_ascii_bad: names
+                .iter()
+                .any(|(name, flags)| !name.is_ascii() && flags.any(Flags::ANY_BAD)),
+            poisoned: self.poisoned,
+            names,
+            details,
+        }
+    }
+}
+
+/// How sources speak of an object.
+fn references(space: Space, object: &Object) -> Vec<(Reference, Box<[u8]>)> {
+    let name = || object.name.clone();
+    match space {
+        Space::Function if object.attribute => {
+            vec![(Reference::Call, name()), (Reference::Attribute, name())]
+        }
+        Space::Function => vec![(Reference::Call, name())],
+        Space::Operator => vec![(Reference::Operator, name())],
+        Space::Relation | Space::Type => vec![(Reference::Name, name())],
+    }
+}
+
+/// What something becomes by resting on what is `bad`.
+fn inherited(space: Space, bad: Bad) -> Bad {
+    match (space, bad.why) {
+        // A partition that differs between nodes makes its parent differ.
+        (Space::Relation, BadWhy::Local) => bad,
+        _ => Bad {
+            why: BadWhy::Function,
+            ..bad
+        },
+    }
+}
+
+fn flags(space: Space, object: &Object) -> Flags {
+    let (known, found) = match space {
+        Space::Function => (Flags::FUNCTION, Flags::BAD_FUNCTION),
+        Space::Operator => (Flags::OPERATOR, Flags::BAD_OPERATOR),
+        Space::Relation => (Flags::RELATION, Flags::BAD_RELATION),
+        Space::Type => (Flags::TYPE, Flags::BAD_TYPE),
+    };
+    let mut flags = known;
+    let Some(bad) = object.bad else {
+        return flags;
+    };
+    let mut when = |condition: bool, flag: Flags| {
+        if condition {
+            flags.add(flag);
+        }
+    };
+    let function = space == Space::Function;
+    let relation = space == Space::Relation;
+    let local = bad.why == BadWhy::Local;
+    when(!(relation && local), found);
+    when(relation && local, Flags::LOCAL_RELATION);
+    when(function && object.attribute, Flags::BAD_ATTRIBUTE);
+    when(function && bad.why == BadWhy::Recovery, Flags::RECOVERY);
+    when(function && bad.may_write, Flags::FUNCTION_MAY_WRITE);
+    when(function && bad.observe, Flags::FUNCTION_OBSERVE);
+    when(function && bad.backend, Flags::FUNCTION_BACKEND);
+    when(relation && bad.may_write, Flags::RELATION_MAY_WRITE);
+    when(relation && bad.observe, Flags::RELATION_OBSERVE);
+    flags
+}
+
+/// The first oid of what isn't PostgreSQL's own.
+const FIRST_USER_OID: u32 = 16_384;
+
+/// Operators that words imply.
+const IMPLIED: &[&[u8]] = &[
+    b"=", b"<>", b"<", b">", b"<=", b">=", b"~~", b"!~~", b"~~*", b"!~~*", b"~", b"!~",
+];
