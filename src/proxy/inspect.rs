@@ -156,10 +156,8 @@ impl Inspect for Proxy {
             rows.entry((reason, unknown.sample.clone()))
                 .and_modify(|row| row.count += unknown.count)
                 .or_insert_with(|| StatementCount {
-                    fingerprint: 0,
                     reason,
                     count: unknown.count,
-                    at_least: 0,
                     text: unknown.sample.into(),
                 });
         }

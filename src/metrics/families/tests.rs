@@ -95,11 +95,7 @@ fn scrape() -> Scrape {
 }
 
 fn route(target: Target, reason: Reason) -> Route {
-    Route {
-        target,
-        reason,
-        sample: false,
-    }
+    Route { target, reason }
 }
 
 #[test]
