@@ -75,7 +75,7 @@ impl Console {
             }
             Command::Value(value) => {
                 let (value, tag) = match value {
-                    Value::Fixed { value, .. } => ((*value).to_owned(), "SHOW"),
+                    Value::Fixed { value, tag, .. } => ((*value).to_owned(), *tag),
                     Value::One => ("1".to_owned(), "SELECT 1"),
                     Value::Version => (format!("PostgreSQL {}", parse::SERVER_VERSION), "SELECT 1"),
                     Value::NotInRecovery => ("f".to_owned(), "SELECT 1"),

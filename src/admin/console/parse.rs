@@ -46,6 +46,7 @@ pub(super) enum Value {
     Fixed {
         column: &'static str,
         value: &'static str,
+        tag: &'static str,
     },
     One,
     Version,
@@ -441,7 +442,11 @@ fn show(rest: &[Token]) -> Option<Command> {
     }
     let mut parameters = PARAMETERS.iter().chain(&MORE_PARAMETERS);
     let (column, value) = parameters.find(|(column, _value)| column.eq_ignore_ascii_case(&name))?;
-    Some(Command::Value(Value::Fixed { column, value }))
+    Some(Command::Value(Value::Fixed {
+        column,
+        value,
+        tag: "SHOW",
+    }))
 }
 
 /// The few SELECTs that drivers and health checks send unasked.
@@ -460,10 +465,12 @@ fn select(rest: &[Token]) -> Option<Command> {
         "pg_advisory_unlock_all()" => Value::Fixed {
             column: "pg_advisory_unlock_all",
             value: "",
+            tag: "SELECT 1",
         },
         "current_schema()" => Value::Fixed {
             column: "current_schema",
             value: "public",
+            tag: "SELECT 1",
         },
         _ => return None,
     };
