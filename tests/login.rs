@@ -316,7 +316,8 @@ async fn we_log_in_at_postgresql_with_every_method_and_know_why_when_we_cant() {
         password: Some(Secret(password.to_owned())),
         server_user: None,
         server_password: None,
-        routing: None,
+        routing: pgsplit::config::Overrides::default(),
+        password_file: None,
     };
     let hash = Credentials::of(&user("old", row.get(0)), None);
     log_in(&plain, "old", "postgres", &hash).await.unwrap();
@@ -593,7 +594,8 @@ fn app() -> User {
         password: Some(Secret("secret".to_owned())),
         server_user: None,
         server_password: None,
-        routing: None,
+        routing: pgsplit::config::Overrides::default(),
+        password_file: None,
     }
 }
 

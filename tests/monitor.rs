@@ -359,6 +359,7 @@ fn watch(cluster: &[Postgres], user: &str, interval: Duration) -> Watched {
         user: user.to_owned(),
         password: Some(settings::Secret(user.to_owned())),
         database: "postgres".to_owned(),
+        password_file: None,
     };
     let stop = CancellationToken::new();
     let monitor = Monitor::start(&nodes, &settings, &TaskTracker::new(), &stop);

@@ -49,12 +49,17 @@ pub(super) fn run(args: ServeArgs) -> u8 {
 
 /// Runs the proxy and its admin side on this thread and the workers', until it is stopped.
 fn serve(settings: Settings, reload: Reload) -> Result<(), Problem> {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
     let result = runtime.block_on(async {
         let admin = match settings.admin.address {
             Some(address) => {
-                let listener = listen_tcp(address, false)
-                    .map_err(|problem| StartError::Listen { address: address.to_string(), problem })?;
+                let listener =
+                    listen_tcp(address, false).map_err(|problem| StartError::Listen {
+                        address: address.to_string(),
+                        problem,
+                    })?;
                 tracing::info!(%address, "admin listening");
                 Some(listener)
             }

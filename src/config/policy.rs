@@ -1,9 +1,7 @@
 //! What `[routing]` means for routing.
 
 use super::settings;
-use crate::routing::{
-    Balance, Consistency, Policy, ReadFallback, RouteOverride, RoutingMode,
-};
+use crate::routing::{Balance, Consistency, Policy, ReadFallback, RouteOverride, RoutingMode};
 
 impl From<&settings::Routing> for Policy {
     fn from(from: &settings::Routing) -> Self {

@@ -126,8 +126,13 @@ impl managed::Manager for Manager {
         opening.done();
         let backend = Backend::fresh(Arc::clone(&self.shared.fresh));
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        let server =
-            Server::new(connected, self.shared.node, &self.shared.user, number, backend);
+        let server = Server::new(
+            connected,
+            self.shared.node,
+            &self.shared.user,
+            number,
+            backend,
+        );
         self.shared.register(&server.link);
         Ok(Box::new(server))
     }

@@ -2,8 +2,8 @@
 
 use super::{client::Task, scratch::Scratch};
 use crate::{
-    error::{Fault, Visible},
     config::settings::PoolMode,
+    error::{Fault, Visible},
     protocol::{
         SqlState,
         backend::{Status, tag},
@@ -12,9 +12,8 @@ use crate::{
         write,
     },
     session::{
-        Transaction,
-        own,
-        request::{End, Request},
+        Transaction, own,
+        request::{End, Request, Work},
     },
     sql::{self, Begin, Effect, Kind, Traits},
 };
@@ -29,10 +28,12 @@ pub(super) fn answered(task: &mut Task, request: &Request, scratch: &mut Scratch
     }
     let done = match request.query.clone() {
         Some(range) => {
-            let Some(text) = scratch.client_in.filled().get(range) else { return false };
+            let Some(text) = scratch.client_in.filled().get(range) else {
+                return false;
+            };
             simple(task, request, text, &mut scratch.to_client.bytes)
         }
-        None if request.end == End::Sync && request.idle => {
+        None if request.end == End::Sync && request.work == Work::Nothing => {
             idle(task, request, scratch);
             true
         }
@@ -63,8 +64,18 @@ fn simple(task: &mut Task, request: &Request, text: &[u8], out: &mut Vec<u8>) ->
             write::error(out, &error);
         }
         Kind::Begin(modes) if idle => {
-            write::command_complete(out, if modes.start { "START TRANSACTION" } else { "BEGIN" });
-            task.session.transaction = Transaction::Deferred { modes, text: text.into() };
+            write::command_complete(
+                out,
+                if modes.start {
+                    "START TRANSACTION"
+                } else {
+                    "BEGIN"
+                },
+            );
+            task.session.transaction = Transaction::Deferred {
+                modes,
+                text: text.into(),
+            };
         }
         Kind::Commit if deferred => {
             write::command_complete(out, "COMMIT");
@@ -101,14 +112,24 @@ fn simple(task: &mut Task, request: &Request, text: &[u8], out: &mut Vec<u8>) ->
 /// DEALLOCATE of a name that the session has prepared through the protocol: servers know it by
 /// another one.
 fn deallocated(task: &mut Task, text: &[u8]) -> bool {
-    let Some(effects) = sql::effects(text, task.session.lexing) else { return false };
-    let [Effect::Deallocate(Some(name))] = effects.as_slice() else { return false };
-    task.session.known_names().is_some_and(|names| names.remove(name.as_bytes()))
+    let Some(effects) = sql::effects(text, task.session.lexing) else {
+        return false;
+    };
+    let [Effect::Deallocate(Some(name))] = effects.as_slice() else {
+        return false;
+    };
+    task.session
+        .known_names()
+        .is_some_and(|names| names.remove(name.as_bytes()))
 }
 
 /// Only Close of statements and Sync: nothing that a server knows of.
 fn idle(task: &mut Task, request: &Request, scratch: &mut Scratch) {
-    let frames = scratch.client_in.filled().get(..request.len).unwrap_or_default();
+    let frames = scratch
+        .client_in
+        .filled()
+        .get(..request.len)
+        .unwrap_or_default();
     let out = &mut scratch.to_client.bytes;
     let mut at = 0;
     while let Ok(Some(header)) = Header::parse(frames.get(at..).unwrap_or_default()) {
@@ -136,11 +157,16 @@ fn in_lost_transaction(task: &mut Task, request: &Request, scratch: &mut Scratch
     }
     if ends && request.end == End::Sync {
         task.session.transaction = Transaction::Idle;
-        acknowledge(request, scratch, |out| write::command_complete(out, "ROLLBACK"), None);
+        acknowledge(
+            request,
+            scratch,
+            |out| write::command_complete(out, "ROLLBACK"),
+            None,
+        );
         write::ready_for_query(&mut scratch.to_client.bytes, Status::Idle);
         return true;
     }
-    if request.end == End::Sync && request.idle {
+    if request.end == End::Sync && request.work == Work::Nothing {
         idle(task, request, scratch);
         return true;
     }
@@ -156,7 +182,9 @@ fn in_lost_transaction(task: &mut Task, request: &Request, scratch: &mut Scratch
 /// The modes of a transaction that was answered but not opened, and is now to be opened by
 /// `SET TRANSACTION`.
 pub(super) fn merged(modes: Begin, text: Option<&[u8]>, lexing: sql::Lexing) -> Begin {
-    let effects = text.and_then(|text| sql::effects(text, lexing)).unwrap_or_default();
+    let effects = text
+        .and_then(|text| sql::effects(text, lexing))
+        .unwrap_or_default();
     effects.iter().fold(modes, |modes, effect| match effect {
         Effect::SetTransaction(more) => Begin {
             read_only: more.read_only.or(modes.read_only),
@@ -179,7 +207,11 @@ fn own_effect(text: &[u8], task: &Task) -> Option<Effect> {
 
 fn own_statement(task: &mut Task, effect: &Effect, out: &mut Vec<u8>) {
     match effect {
-        Effect::OwnSet { key, value, scope: _ } => {
+        Effect::OwnSet {
+            key,
+            value,
+            scope: _,
+        } => {
             let session = &mut task.session;
             match session.own.set(key, value.as_deref(), &mut session.seen) {
                 Ok(()) => write::command_complete(out, "SET"),
@@ -214,11 +246,21 @@ fn shown(task: &Task, key: &str) -> Result<String, own::Invalid> {
             own::consistency_name(own.consistency.unwrap_or(policy.consistency)).to_owned()
         }
         "max_lag" => {
-            format!("{}ms", own.max_lag.as_deref().copied().unwrap_or(policy.max_lag).as_millis())
+            format!(
+                "{}ms",
+                own.max_lag
+                    .as_deref()
+                    .copied()
+                    .unwrap_or(policy.max_lag)
+                    .as_millis()
+            )
         }
-        "min_lsn" => {
-            task.session.seen.min_lsn().map(|lsn| lsn.to_string()).unwrap_or_default()
-        }
+        "min_lsn" => task
+            .session
+            .seen
+            .min_lsn()
+            .map(|lsn| lsn.to_string())
+            .unwrap_or_default(),
         // A bound of all that the session has seen: the newest LSN that is known, if no sample
         // taken since tells more. Empty when none is known.
         "last_lsn" => {
@@ -236,9 +278,17 @@ fn shown(task: &Task, key: &str) -> Result<String, own::Invalid> {
 }
 
 fn own_extended(task: &mut Task, request: &Request, scratch: &mut Scratch) -> bool {
-    let frames = scratch.client_in.filled().get(..request.len).unwrap_or_default();
-    let Some(text) = parsed_text(frames).map(<[u8]>::to_vec) else { return false };
-    let Some(effect) = own_effect(&text, task) else { return false };
+    let frames = scratch
+        .client_in
+        .filled()
+        .get(..request.len)
+        .unwrap_or_default();
+    let Some(text) = parsed_text(frames).map(<[u8]>::to_vec) else {
+        return false;
+    };
+    let Some(effect) = own_effect(&text, task) else {
+        return false;
+    };
     let mut rows = Vec::new();
     own_statement(task, &effect, &mut rows);
     if rows.first() == Some(&tag::ERROR_RESPONSE) {
@@ -246,12 +296,22 @@ fn own_extended(task: &mut Task, request: &Request, scratch: &mut Scratch) -> bo
     } else {
         // RowDescription answers Describe, the rest answers Execute.
         let description = match Header::parse(&rows) {
-            Ok(Some(header)) if header.tag == tag::ROW_DESCRIPTION => rows.drain(..header.len).collect(),
+            Ok(Some(header)) if header.tag == tag::ROW_DESCRIPTION => {
+                rows.drain(..header.len).collect()
+            }
             _ => Vec::new(),
         };
-        acknowledge(request, scratch, |out| out.extend_from_slice(&rows), Some(description));
+        acknowledge(
+            request,
+            scratch,
+            |out| out.extend_from_slice(&rows),
+            Some(description),
+        );
     }
-    write::ready_for_query(&mut scratch.to_client.bytes, task.session.transaction.status());
+    write::ready_for_query(
+        &mut scratch.to_client.bytes,
+        task.session.transaction.status(),
+    );
     true
 }
 
@@ -271,7 +331,11 @@ fn acknowledge(
     execute: impl Fn(&mut Vec<u8>),
     description: Option<Vec<u8>>,
 ) {
-    let frames = scratch.client_in.filled().get(..request.len).unwrap_or_default();
+    let frames = scratch
+        .client_in
+        .filled()
+        .get(..request.len)
+        .unwrap_or_default();
     let out = &mut scratch.to_client.bytes;
     let mut at = 0;
     while let Ok(Some(header)) = Header::parse(frames.get(at..).unwrap_or_default()) {

@@ -433,7 +433,8 @@ mod tests {
             password: password.map(|text| Secret(text.to_owned())),
             server_user: None,
             server_password: None,
-            routing: None,
+            routing: crate::config::Overrides::default(),
+            password_file: None,
         }
     }
 
@@ -562,7 +563,10 @@ mod tests {
     async fn a_proof_shows_the_key_that_logs_in_at_the_nodes() {
         let authenticator = Authenticator::new(&users(), false, None).unwrap();
         let (identity, _) = drive(&authenticator, "verified", "pencil").await;
-        assert!(format!("{identity:?}").starts_with("Ok(Identity(Scram, …)"), "not printed");
+        assert!(
+            format!("{identity:?}").starts_with("Ok(Identity(Scram, …)"),
+            "not printed"
+        );
         let salt = BASE64.decode("W22ZaJ0SNY7soEsUEjb6gQ==").unwrap();
         let keys = Keys::derive("pencil", &salt, scram::ITERATIONS);
         assert_eq!(identity.unwrap().client_key, Some(keys.client_key));

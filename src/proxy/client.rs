@@ -38,18 +38,13 @@ use crate::{
     metrics::RetryReason,
     net::Stream,
     pool::Lease,
-    protocol::{
-        SqlState,
-        backend::Status,
-        frame::HEADER,
-        write,
-    },
+    protocol::{SqlState, backend::Status, frame::HEADER, write},
     routing::{Ask, Random, Reason, Route, Target, route},
     session::{
         Pin, Session, Transaction,
         effects::server_lost,
         emit::{self, Sink},
-        request::{End, Request, Scan, scan},
+        request::{End, Request, Scan, Work, scan},
     },
     sql::{Access, Begin, Class, Kind, Traits},
 };
@@ -202,7 +197,8 @@ impl Task {
 
     /// An operator woke the task: whether the client stays.
     async fn told_to_go(&mut self) -> bool {
-        let stopping = self.proxy.is_stopping() && self.session.transaction.status() == Status::Idle;
+        let stopping =
+            self.proxy.is_stopping() && self.session.transaction.status() == Status::Idle;
         if self.entry.is_killed() || stopping {
             let mut scratch = Scratch::take();
             let error = Visible::fatal(
@@ -224,7 +220,9 @@ impl Task {
 
     /// A held server connection has something to say while the client rests.
     async fn server_spoke(&mut self) -> Result<(), Gone> {
-        let Some(mut lease) = self.held.take() else { return Ok(()) };
+        let Some(mut lease) = self.held.take() else {
+            return Ok(());
+        };
         let mut scratch = Scratch::take();
         let result = observe::pass_on(&mut lease, &mut self.session, &mut scratch).await;
         match result {
@@ -264,7 +262,8 @@ impl Task {
         if let Some(bytes) = first {
             scratch.client_in.grow(bytes.len());
             let mut source = bytes.as_slice();
-            let _filled = std::future::poll_fn(|cx| scratch.client_in.poll_fill(cx, &mut source)).await;
+            let _filled =
+                std::future::poll_fn(|cx| scratch.client_in.poll_fill(cx, &mut source)).await;
         }
         let result = self.requests(&mut scratch).await;
         if result.is_ok() {
@@ -353,7 +352,9 @@ impl Task {
         if scratch.to_client.is_empty() {
             return Ok(());
         }
-        send(&mut self.stream, &mut scratch.to_client).await.map_err(|_gone| Gone::Left)
+        send(&mut self.stream, &mut scratch.to_client)
+            .await
+            .map_err(|_gone| Gone::Left)
     }
 
     async fn farewell(&mut self, error: &Visible, scratch: &mut Scratch) -> Gone {
@@ -373,8 +374,7 @@ impl Task {
                 return Ok(());
             }
             let stream = &mut self.stream;
-            let count =
-                std::future::poll_fn(|cx| scratch.client_in.poll_fill(cx, stream)).await;
+            let count = std::future::poll_fn(|cx| scratch.client_in.poll_fill(cx, stream)).await;
             if !matches!(count, Ok(1..)) {
                 return Err(Gone::Left);
             }
@@ -403,7 +403,10 @@ impl Task {
             scratch.client_in.consume(request.len);
             return Ok(());
         }
-        let mut tries = Tries { begin: self.begins(&request, scratch), ..Tries::default() };
+        let mut tries = Tries {
+            begin: self.begins(&request, scratch),
+            ..Tries::default()
+        };
         loop {
             match self.attempt(&request, &mut tries, scratch).await? {
                 Next::Done => return Ok(()),
@@ -419,16 +422,20 @@ impl Task {
         tries: &mut Tries,
         scratch: &mut Scratch,
     ) -> Result<Next, Gone> {
-        let (mut lease, route) = match self.lend(request, tries, scratch).await? {
-            Some(lent) => lent,
-            None => return Ok(Next::Done),
+        let Some((mut lease, route)) = self.lend(request, tries, scratch).await? else {
+            return Ok(Next::Done);
         };
         let replica = matches!(route.target, Target::Replica(_));
         let node = lease.node();
         if let Err(error) = self.bring_identity(&mut lease).await {
-            return self.fail(request, &error, scratch).await.map(|()| Next::Done);
+            return self
+                .fail(request, &error, scratch)
+                .await
+                .map(|()| Next::Done);
         }
-        self.proxy.metrics(self.worker).query(route, request.class.access, node);
+        self.proxy
+            .metrics(self.worker)
+            .query(route, request.class.access, node);
         let was_open = self.session.transaction.is_open();
         let continued = self.session.unsynced;
         let base = scratch.to_client.bytes.len();
@@ -440,7 +447,10 @@ impl Task {
                 "the text of a named prepared statement is too long to be kept",
             )
             .hint("prepare it without a name");
-            return self.fail(request, &error, scratch).await.map(|()| Next::Done);
+            return self
+                .fail(request, &error, scratch)
+                .await
+                .map(|()| Next::Done);
         };
         let pure = request.class.traits.has(Traits::PURE_READ);
         let terms = Terms {
@@ -470,7 +480,8 @@ impl Task {
             // More of it may be here already.
             return Ok(self.interrupt(lease, exchange, replica));
         }
-        self.exchange(request, lease, route, exchange, tries, scratch).await
+        self.exchange(request, lease, route, exchange, tries, scratch)
+            .await
     }
 
     /// The exchange goes on with more of the client's bytes.
@@ -488,12 +499,20 @@ impl Task {
             return Err(Gone::Left);
         };
         exchange.terms.open = true;
-        let target =
-            if self.on_replica { Target::Replica(lease.node()) } else { Target::Primary };
-        let route = Route { target, reason: Reason::Transaction };
+        let target = if self.on_replica {
+            Target::Replica(lease.node())
+        } else {
+            Target::Primary
+        };
+        let route = Route {
+            target,
+            reason: Reason::Transaction,
+        };
         let request = Request::unfinished();
         let mut tries = Tries::default();
-        self.exchange(&request, lease, route, exchange, &mut tries, scratch).await.map(|_next| ())
+        self.exchange(&request, lease, route, exchange, &mut tries, scratch)
+            .await
+            .map(|_next| ())
     }
 
     /// Passes the answer on, and deals with how that ended.
@@ -512,23 +531,27 @@ impl Task {
         self.entry.runs_on(&lease.link);
         self.entry.set_activity(Activity::Active);
         let load = self.proxy.enter(node);
-        let outcome =
-            exchange.run(&mut self.stream, &mut lease, &mut self.session, scratch).await;
+        let outcome = exchange
+            .run(&mut self.stream, &mut lease, &mut self.session, scratch)
+            .await;
         drop(load);
         match outcome {
             Outcome::Answered(status) => {
-                self.answered(request, lease, route, status, scratch).await?;
+                self.answered(request, lease, route, status, scratch)
+                    .await?;
                 Ok(Next::Done)
             }
             Outcome::ClientBytes => Ok(self.interrupt(lease, exchange, replica)),
             Outcome::Refused { sqlstate, status } => {
-                self.refused(request, lease, sqlstate, status, tries, scratch).await;
+                self.refused(request, lease, sqlstate, status, tries, scratch)
+                    .await;
                 Ok(Next::Again)
             }
             Outcome::ServerLost(lost) => {
                 drop(lease);
                 let _safe = self.entry.ended().await;
-                self.server_lost(request, node, replica, was_open, lost, tries, scratch).await
+                self.server_lost(request, node, replica, was_open, lost, tries, scratch)
+                    .await
             }
             Outcome::SetupFailed { sqlstate, message } => {
                 drop(lease);
@@ -540,7 +563,9 @@ impl Task {
                 )
                 .hint("the statement may have run without them; its server connection is closed");
                 server_lost(&mut self.session);
-                self.fail(request, &error, scratch).await.map(|()| Next::Done)
+                self.fail(request, &error, scratch)
+                    .await
+                    .map(|()| Next::Done)
             }
             Outcome::ClientLost => {
                 self.proxy.abandon(lease);
@@ -570,8 +595,11 @@ impl Task {
             let reason = Reason::Transaction;
             let node = self.held.as_ref().map(Lease::node);
             if let (Some(lease), Some(node)) = (self.held.take(), node) {
-                let target =
-                    if self.on_replica { Target::Replica(node) } else { Target::Primary };
+                let target = if self.on_replica {
+                    Target::Replica(node)
+                } else {
+                    Target::Primary
+                };
                 return Ok(Some((lease, Route { target, reason })));
             }
         }
@@ -607,7 +635,9 @@ impl Task {
             Ok(lease) => Ok(Some((lease, route))),
             Err(Refused::Node(node)) => {
                 tries.avoid.push(node);
-                self.proxy.metrics(self.worker).retry(RetryReason::ConnectionLost);
+                self.proxy
+                    .metrics(self.worker)
+                    .retry(RetryReason::ConnectionLost);
                 Box::pin(self.lend(request, tries, scratch)).await
             }
             Err(Refused::Told(error)) => {
@@ -627,14 +657,21 @@ impl Task {
 
     async fn route(&mut self, request: &Request, tries: &Tries) -> Result<Route, Visible> {
         if self.pinned_here(request) {
-            return Ok(Route { target: Target::Primary, reason: Reason::Pinned });
+            return Ok(Route {
+                target: Target::Primary,
+                reason: Reason::Pinned,
+            });
         }
         let mut chosen = self.decide(request, tries);
         if chosen.reason == Reason::Watermark {
             self.proxy.want_samples();
             self.bounced = self.bounced.saturating_add(1);
             let configured = self.tenant.policy.wait_for_replica;
-            let patience = if self.bounced > PATIENCE { configured.max(CATCH_UP) } else { configured };
+            let patience = if self.bounced > PATIENCE {
+                configured.max(CATCH_UP)
+            } else {
+                configured
+            };
             if !patience.is_zero() {
                 let deadline = Instant::now() + patience;
                 let mut views = self.proxy.monitor.subscribe();
@@ -673,14 +710,21 @@ impl Task {
 
     fn decide(&self, request: &Request, tries: &Tries) -> Route {
         if let Some(reason) = tries.primary {
-            return Route { target: Target::Primary, reason };
+            return Route {
+                target: Target::Primary,
+                reason,
+            };
         }
         let unfinished = match request.end {
             End::Open => Some(Reason::TooLong),
-            End::Flush if request.runs => Some(Reason::Flush),
+            End::Flush if request.work == Work::Runs => Some(Reason::Flush),
             End::Flush | End::Sync | End::Ready => None,
         };
-        let consistency = self.session.own.consistency.unwrap_or(self.tenant.policy.consistency);
+        let consistency = self
+            .session
+            .own
+            .consistency
+            .unwrap_or(self.tenant.policy.consistency);
         let seen_by_all = self.proxy.seen_by_all(consistency);
         let ask = Ask {
             class: request.class,
@@ -709,7 +753,9 @@ impl Task {
         if self.held.is_none() || pins.is_empty() {
             return false;
         }
-        let splittable = pins.iter().all(|pin| matches!(pin, Pin::Listen | Pin::AdvisoryLock));
+        let splittable = pins
+            .iter()
+            .all(|pin| matches!(pin, Pin::Listen | Pin::AdvisoryLock));
         !(splittable && request.class.access == Access::Read)
     }
 
@@ -727,8 +773,12 @@ impl Task {
             return Ok(());
         }
         let wanted = Arc::clone(wanted);
-        let Some(sql) = lease.backend.statements_to(&wanted) else { return Ok(()) };
-        observe::execute(lease, &sql).await.map_err(|problem| problem.visible("applying the session's settings"))?;
+        let Some(sql) = lease.backend.statements_to(&wanted) else {
+            return Ok(());
+        };
+        observe::execute(lease, &sql)
+            .await
+            .map_err(|problem| problem.visible("applying the session's settings"))?;
         lease.backend.settings = Some(wanted);
         Ok(())
     }
@@ -777,7 +827,9 @@ impl Task {
         if request.oversize {
             return emit::oversize(bytes, &mut self.session, &mut sink);
         }
-        let frames = bytes.get(..request.len.min(bytes.len())).unwrap_or_default();
+        let frames = bytes
+            .get(..request.len.min(bytes.len()))
+            .unwrap_or_default();
         if request.end == End::Ready {
             if class.traits.has(Traits::EFFECTS)
                 && let Some(text) = request.query.clone().and_then(|range| bytes.get(range))
@@ -787,7 +839,9 @@ impl Task {
             emit::simple(frames, &mut self.session, &mut sink);
         } else {
             if class.traits.has(Traits::EFFECTS) && !self.session.suspect {
-                scratch.expected.expect_extended(frames, &mut self.session, &mut scratch.resolved);
+                scratch
+                    .expected
+                    .expect_extended(frames, &mut self.session, &mut scratch.resolved);
             }
             // A scan has found every frame well-formed.
             let _well_formed = emit::extended(
@@ -798,7 +852,10 @@ impl Task {
                 &mut sink,
             );
         }
-        Some(emit::Passing { consumed: request.len, passing_on: 0 })
+        Some(emit::Passing {
+            consumed: request.len,
+            passing_on: 0,
+        })
     }
 
     /// The answer is complete.
@@ -845,7 +902,11 @@ impl Task {
             || (!replica && !self.session.pins.is_empty());
         if keep {
             let in_transaction = status != Some(Status::Idle);
-            if replica && !in_transaction { self.replica = Some(lease) } else { self.held = Some(lease) }
+            if replica && !in_transaction {
+                self.replica = Some(lease)
+            } else {
+                self.held = Some(lease)
+            }
             return Ok(());
         }
         if !self.entry.ended().await {
@@ -875,8 +936,8 @@ impl Task {
         tries: &mut Tries,
         scratch: &mut Scratch,
     ) {
-        let clean = status == Some(Status::Idle)
-            || observe::execute(&mut lease, "ROLLBACK").await.is_ok();
+        let clean =
+            status == Some(Status::Idle) || observe::execute(&mut lease, "ROLLBACK").await.is_ok();
         if clean && self.entry.ended().await {
             lease.give_back();
         }
@@ -895,11 +956,20 @@ impl Task {
             .and_then(|range| scratch.client_in.filled().get(range))
             .or_else(|| self.session.unnamed.text());
         if let Some(text) = text {
-            self.proxy.learn(&self.tenant, self.worker, text, self.session.lexing, sqlstate);
+            self.proxy.learn(
+                &self.tenant,
+                self.worker,
+                text,
+                self.session.lexing,
+                sqlstate,
+            );
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "one decision from all that is known of a lost server")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one decision from all that is known of a lost server"
+    )]
     async fn server_lost(
         &mut self,
         request: &Request,
@@ -911,7 +981,11 @@ impl Task {
         scratch: &mut Scratch,
     ) -> Result<Next, Gone> {
         self.node_failed(node, lost.said.is_none() && !lost.doomed);
-        tracing::debug!(node = self.proxy.monitor.name(node), ?lost, "server connection lost");
+        tracing::debug!(
+            node = self.proxy.monitor.name(node),
+            ?lost,
+            "server connection lost"
+        );
         scratch.replies.clear();
         scratch.expected.clear();
         scratch.to_server.clear();
@@ -919,7 +993,10 @@ impl Task {
         let pure = request.class.traits.has(Traits::PURE_READ);
         // PostgreSQL says so before it ends a connection whose transaction it has rolled back.
         let rolled_back = lost.said.as_ref().is_some_and(|(state, _)| {
-            matches!(&state.0, b"57P01" | b"57P02" | b"57P03" | b"57P05" | b"25P03" | b"25P04")
+            matches!(
+                &state.0,
+                b"57P01" | b"57P02" | b"57P03" | b"57P05" | b"25P03" | b"25P04"
+            )
         });
         let again = lost.held
             && !was_open
@@ -933,7 +1010,9 @@ impl Task {
                 names.rewind();
             }
             tries.avoid.push(node);
-            self.proxy.metrics(self.worker).retry(RetryReason::ConnectionLost);
+            self.proxy
+                .metrics(self.worker)
+                .retry(RetryReason::ConnectionLost);
             return Ok(Next::Again);
         }
         self.ongoing = None;
@@ -949,9 +1028,18 @@ impl Task {
             || (was_open && request.class.kind == Kind::Several && !pure);
         let pinned = !self.session.pins.is_empty();
         server_lost(&mut self.session);
-        let error = lost_error(&lost, ends_transaction, commit, pure || replica, rolled_back);
+        let error = lost_error(
+            &lost,
+            ends_transaction,
+            commit,
+            pure || replica,
+            rolled_back,
+        );
         if pinned || self.tenant.mode == PoolMode::Session && was_open {
-            let error = Visible { fatal: true, ..error };
+            let error = Visible {
+                fatal: true,
+                ..error
+            };
             return Err(self.farewell(&error, scratch).await);
         }
         if commit {
@@ -964,7 +1052,9 @@ impl Task {
 
     fn node_failed(&self, node: NodeId, broken: bool) {
         if broken {
-            self.proxy.monitor.report_failure(node, crate::cluster::Failure::Closed);
+            self.proxy
+                .monitor
+                .report_failure(node, crate::cluster::Failure::Closed);
         }
     }
 
@@ -987,7 +1077,12 @@ impl Task {
     }
 
     /// An error in place of the request's answer.
-    pub(super) fn answer_error(&mut self, request: &Request, error: &Visible, scratch: &mut Scratch) {
+    pub(super) fn answer_error(
+        &mut self,
+        request: &Request,
+        error: &Visible,
+        scratch: &mut Scratch,
+    ) {
         let out = &mut scratch.to_client.bytes;
         if let Some(names) = self.session.known_names() {
             names.undo();
@@ -1044,7 +1139,9 @@ fn lost_error(
         return Visible::error(
             Fault::Node,
             SqlState::CONNECTION_FAILURE,
-            format!("the server connection was lost while its answer was being passed on ({cause})"),
+            format!(
+                "the server connection was lost while its answer was being passed on ({cause})"
+            ),
         );
     }
     Visible::error(
@@ -1068,7 +1165,9 @@ impl Classifier<'_> {
             return Class::UNKNOWN;
         };
         let catalogue = self.tenant.database.catalogue();
-        let generation = catalogue.as_ref().map_or(0, |catalogue| catalogue.generation);
+        let generation = catalogue
+            .as_ref()
+            .map_or(0, |catalogue| catalogue.generation);
         classes.classify(text, self.lexing, generation, || {
             crate::sql::classify(text, self.lexing, catalogue.as_deref())
         })

@@ -16,11 +16,7 @@ use tokio::{
 };
 
 use super::tenant::Tenant;
-use crate::{
-    net::Peer,
-    pool::Link,
-    protocol::startup::CancelKey,
-};
+use crate::{net::Peer, pool::Link, protocol::startup::CancelKey};
 
 /// What others may know of and do to a client while its task serves it.
 pub(super) struct Client {
@@ -219,18 +215,24 @@ impl Clients {
     /// What a cancel request is aimed at, if its key is right and something runs.
     pub(super) fn cancel(&self, key: &CancelKey) -> Option<Cancelling> {
         let client = self.get(key.pid)?;
-        crate::protocol::scram::same(&client.key, &key.key).then_some(client)?.cancel()
+        crate::protocol::scram::same(&client.key, &key.key)
+            .then_some(client)?
+            .cancel()
     }
 }
 
 impl fmt::Debug for Client {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Client").field("id", &self.id).finish_non_exhaustive()
+        f.debug_struct("Client")
+            .field("id", &self.id)
+            .finish_non_exhaustive()
     }
 }
 
 impl fmt::Debug for Clients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Clients").field("count", &self.len()).finish_non_exhaustive()
+        f.debug_struct("Clients")
+            .field("count", &self.len())
+            .finish_non_exhaustive()
     }
 }

@@ -48,7 +48,10 @@ pub(super) enum Outcome {
     },
     /// What pgsplit sent for itself failed: the connection isn't in the state that the session
     /// needs.
-    SetupFailed { sqlstate: SqlState, message: String },
+    SetupFailed {
+        sqlstate: SqlState,
+        message: String,
+    },
     ServerLost(Lost),
     ClientLost,
     /// The client sent bytes that are no message.
@@ -249,7 +252,10 @@ impl Exchange {
             return Some(Outcome::SetupFailed { sqlstate, message });
         }
         if let Some(sqlstate) = self.refused {
-            return Some(Outcome::Refused { sqlstate, status: self.status });
+            return Some(Outcome::Refused {
+                sqlstate,
+                status: self.status,
+            });
         }
         if self.terms.open && self.status.is_none() {
             return None;
@@ -264,7 +270,13 @@ impl Exchange {
 
     fn lost(&mut self, problem: Option<io::Error>, doomed: bool) -> Outcome {
         let torn = self.passing.left > 0 && !self.passing.hidden;
-        Outcome::ServerLost(Lost { said: self.fatal.take(), doomed, held: self.held, torn, problem })
+        Outcome::ServerLost(Lost {
+            said: self.fatal.take(),
+            doomed,
+            held: self.held,
+            torn,
+            problem,
+        })
     }
 
     /// The answer can't be asked for again.
@@ -285,7 +297,11 @@ impl Exchange {
 
     /// Moves approved bytes behind those that pgsplit wrote itself.
     fn stage(&mut self, scratch: &mut Scratch) {
-        let bytes = scratch.server_in.filled().get(..self.approved).unwrap_or_default();
+        let bytes = scratch
+            .server_in
+            .filled()
+            .get(..self.approved)
+            .unwrap_or_default();
         scratch.to_client.bytes.extend_from_slice(bytes);
         scratch.server_in.consume(self.approved);
         self.approved = 0;
@@ -367,7 +383,10 @@ impl Exchange {
                 }
             }
             if self.passing.left > 0 {
-                let count = self.passing.left.min(scratch.server_in.len() - self.approved);
+                let count = self
+                    .passing
+                    .left
+                    .min(scratch.server_in.len() - self.approved);
                 self.take(count, self.passing.hidden, &mut scratch.server_in);
                 self.passing.left -= count;
                 if self.passing.left > 0 {
@@ -375,7 +394,11 @@ impl Exchange {
                 }
                 continue;
             }
-            let bytes = scratch.server_in.filled().get(self.approved..).unwrap_or_default();
+            let bytes = scratch
+                .server_in
+                .filled()
+                .get(self.approved..)
+                .unwrap_or_default();
             let header = match Header::parse(bytes) {
                 Ok(Some(header)) => header,
                 Ok(None) => return Ok(()),
@@ -385,15 +408,16 @@ impl Exchange {
             if !whole && is_inspected(header.tag) && header.len <= INSPECTED {
                 return Ok(());
             }
-            let body = bytes.get(HEADER..header.len.min(bytes.len())).unwrap_or_default();
+            let body = bytes
+                .get(HEADER..header.len.min(bytes.len()))
+                .unwrap_or_default();
             let step = match scratch.replies.received(header.tag) {
                 Ok(step) => step,
                 Err(OutOfStep { tag }) => {
                     return Err(self.out_of_step(&Malformed::Unexpected { tag }.to_string()));
                 }
             };
-            let mut hidden =
-                step.hidden || self.refused.is_some() || self.setup_failed.is_some();
+            let mut hidden = step.hidden || self.refused.is_some() || self.setup_failed.is_some();
             let mut commits = false;
             match step.meaning {
                 Meaning::Part => {
@@ -409,7 +433,9 @@ impl Exchange {
                         } else {
                             b""
                         };
-                        scratch.expected.completed(command, session, &mut server.backend);
+                        scratch
+                            .expected
+                            .completed(command, session, &mut server.backend);
                         commits = !hidden;
                     }
                 }
@@ -429,7 +455,10 @@ impl Exchange {
                         message: b"",
                     });
                     let said = || {
-                        (error.sqlstate, String::from_utf8_lossy(error.message).into_owned())
+                        (
+                            error.sqlstate,
+                            String::from_utf8_lossy(error.message).into_owned(),
+                        )
                     };
                     if error.fatal {
                         // The connection ends with it; who drives the exchange decides what the client hears.
@@ -472,7 +501,10 @@ impl Exchange {
             if whole {
                 self.take(header.len, hidden, &mut scratch.server_in);
             } else {
-                self.passing = Passing { left: header.len, hidden };
+                self.passing = Passing {
+                    left: header.len,
+                    hidden,
+                };
             }
         }
     }
@@ -625,7 +657,9 @@ fn is_refusal(sqlstate: SqlState, message: &[u8]) -> bool {
     match &sqlstate.0 {
         b"25006" | b"55000" | b"0A000" | b"40001" | b"40P01" => true,
         // Names that the replica doesn't know yet, or knows otherwise.
-        b"42P01" | b"42703" | b"42883" | b"42704" | b"3F000" | b"42P02" | b"26000" | b"34000" => true,
+        b"42P01" | b"42703" | b"42883" | b"42704" | b"3F000" | b"42P02" | b"26000" | b"34000" => {
+            true
+        }
         b"XX000" => memchr::memmem::find(message, RECOVERY).is_some(),
         // Cut off by the server: a recovery conflict that ended the connection, a shutdown.
         b"57P01" | b"57P02" | b"57P03" | b"57P04" | b"58P01" => true,
@@ -681,7 +715,11 @@ pub(super) async fn send(stream: &mut Stream, out: &mut Out) -> io::Result<()> {
             }
             out.advance(count);
         }
-        if stream.is_tls() { Pin::new(&mut *stream).poll_flush(cx) } else { Poll::Ready(Ok(())) }
+        if stream.is_tls() {
+            Pin::new(&mut *stream).poll_flush(cx)
+        } else {
+            Poll::Ready(Ok(()))
+        }
     })
     .await
 }

@@ -14,8 +14,8 @@ use crate::{
     metrics::{
         Inspect, StatementCount,
         inspect::{
-            Action, BoxFuture, ClientRow, ClientState, DatabaseRow, EventRow, Explanation,
-            NodeRow, Phase, PoolRow, Readiness, ServerRow, ServerState, Shutdown, StatsRow, UserRow,
+            Action, BoxFuture, ClientRow, ClientState, DatabaseRow, EventRow, Explanation, NodeRow,
+            Phase, PoolRow, Readiness, ServerRow, ServerState, Shutdown, StatsRow, UserRow,
         },
     },
     net::Peer,
@@ -33,9 +33,7 @@ impl Inspect for Proxy {
         view.nodes
             .iter()
             .zip(&config.nodes)
-            .map(|(node, settings)| {
-                NodeRow::of(node, settings, u64::from(self.in_flight(node.id)))
-            })
+            .map(|(node, settings)| NodeRow::of(node, settings, u64::from(self.in_flight(node.id))))
             .collect()
     }
 
@@ -63,7 +61,11 @@ impl Inspect for Proxy {
     }
 
     fn clients(&self) -> Vec<ClientRow> {
-        self.clients.all().iter().map(|client| self.client_row(client)).collect()
+        self.clients
+            .all()
+            .iter()
+            .map(|client| self.client_row(client))
+            .collect()
     }
 
     fn servers(&self) -> Vec<ServerRow> {
@@ -90,7 +92,10 @@ impl Inspect for Proxy {
         tenants
             .databases
             .values()
-            .map(|database| StatsRow { database: database.name.to_string(), totals: database.totals() })
+            .map(|database| StatsRow {
+                database: database.name.to_string(),
+                totals: database.totals(),
+            })
             .collect()
     }
 
@@ -102,7 +107,10 @@ impl Inspect for Proxy {
             .iter()
             .map(|database| DatabaseRow {
                 name: database.name.clone(),
-                dbname: database.dbname.clone().unwrap_or_else(|| database.name.clone()),
+                dbname: database
+                    .dbname
+                    .clone()
+                    .unwrap_or_else(|| database.name.clone()),
                 pool_size: database.pool.max_size,
                 min_idle: database.pool.min_idle,
                 max_lifetime: database.pool.max_lifetime,
@@ -124,7 +132,10 @@ impl Inspect for Proxy {
             .iter()
             .map(|user| UserRow {
                 name: user.name.clone(),
-                clients: clients.iter().filter(|client| *client.tenant.user == *user.name).count(),
+                clients: clients
+                    .iter()
+                    .filter(|client| *client.tenant.user == *user.name)
+                    .count(),
                 servers: tenants
                     .iter()
                     .filter(|tenant| *tenant.user == *user.name)
@@ -171,12 +182,16 @@ impl Inspect for Proxy {
     fn ready(&self) -> Readiness {
         let view = self.monitor.view();
         let usable = |role| {
-            view.nodes
-                .iter()
-                .any(|node| node.role == role && matches!(node.health, Health::Up | Health::Suspect))
+            view.nodes.iter().any(|node| {
+                node.role == role && matches!(node.health, Health::Up | Health::Suspect)
+            })
         };
         Readiness {
-            phase: if self.is_stopping() { Phase::Stopping } else { Phase::Listening },
+            phase: if self.is_stopping() {
+                Phase::Stopping
+            } else {
+                Phase::Listening
+            },
             writable: view.primary.is_some(),
             readable: view.primary.is_some() || usable(Role::Replica),
         }
@@ -184,8 +199,13 @@ impl Inspect for Proxy {
 
     fn explain(&self, database: Option<&str>, sql: &str) -> Result<Explanation, Visible> {
         let config = self.settings();
-        let first = config.databases.iter().find(|database| database.name != "*");
-        let database = database.or(first.map(|database| database.name.as_str())).unwrap_or("*");
+        let first = config
+            .databases
+            .iter()
+            .find(|database| database.name != "*");
+        let database = database
+            .or(first.map(|database| database.name.as_str()))
+            .unwrap_or("*");
         let entry = config
             .database(database)
             .ok_or_else(|| super::handshake::unknown_database(database))?;
@@ -240,7 +260,9 @@ impl Proxy {
             self.all_tenants()
                 .into_iter()
                 .filter(|tenant| {
-                    database.as_deref().is_none_or(|name| *tenant.database.name == *name)
+                    database
+                        .as_deref()
+                        .is_none_or(|name| *tenant.database.name == *name)
                 })
                 .collect()
         };
@@ -316,7 +338,9 @@ impl Proxy {
             database: client.tenant.database.name.to_string(),
             state: match client.activity() {
                 Activity::Idle => ClientState::Idle,
-                Activity::Active | Activity::InTransaction | Activity::Pinned => ClientState::Active,
+                Activity::Active | Activity::InTransaction | Activity::Pinned => {
+                    ClientState::Active
+                }
                 Activity::Waiting => ClientState::Waiting,
                 Activity::Held => ClientState::Held,
             },
@@ -345,7 +369,11 @@ impl Proxy {
             user: tenant.user.to_string(),
             database: tenant.database.name.to_string(),
             node: self.monitor.name(link.node).into(),
-            state: if client.is_some() { ServerState::Active } else { ServerState::Idle },
+            state: if client.is_some() {
+                ServerState::Active
+            } else {
+                ServerState::Idle
+            },
             addr: None,
             local_addr: None,
             connected: link.since.elapsed(),

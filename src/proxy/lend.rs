@@ -53,7 +53,9 @@ impl Proxy {
     }
 
     async fn lend_replica(&self, lend: &Lend<'_>, node: NodeId) -> Result<Lease, Refused> {
-        let Some(pool) = lend.tenant.pool(node) else { return Err(Refused::Node(node)) };
+        let Some(pool) = lend.tenant.pool(node) else {
+            return Err(Refused::Node(node));
+        };
         lend.entry.set_activity(Activity::Waiting);
         match pool.acquire(lend.worker).await {
             Ok(lease) => Ok(lease),
@@ -110,7 +112,11 @@ impl Proxy {
                 None => hold.insert(self.hold(lend)?),
             };
             lend.entry.set_activity(Activity::Held);
-            let until = if node.is_some() { hold.until.min(Instant::now() + AGAIN) } else { hold.until };
+            let until = if node.is_some() {
+                hold.until.min(Instant::now() + AGAIN)
+            } else {
+                hold.until
+            };
             let changed = timeout_at(until, primary.changed()).await;
             if changed.is_err() && Instant::now() >= hold.until {
                 return Err(self.no_primary(hold));
@@ -144,7 +150,9 @@ impl Proxy {
         let nodes: Vec<String> = view
             .nodes
             .iter()
-            .map(|node| format!("{} is {:?}/{:?}", node.name, node.role, node.health).to_lowercase())
+            .map(|node| {
+                format!("{} is {:?}/{:?}", node.name, node.role, node.health).to_lowercase()
+            })
             .collect();
         Visible::error(
             Fault::Node,
@@ -176,13 +184,19 @@ struct Hold<'a> {
 
 impl Drop for Hold<'_> {
     fn drop(&mut self) {
-        self.proxy.held.fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
+        self.proxy
+            .held
+            .fetch_sub(1, std::sync::atomic::Ordering::Relaxed);
     }
 }
 
 fn full(error: &AcquireError, node: &str) -> Visible {
-    Visible::error(Fault::Proxy, SqlState::TOO_MANY_CONNECTIONS, format!("{error} (node {node})"))
-        .hint("raise pool.max_size or pool.acquire_timeout, or use fewer connections at a time")
+    Visible::error(
+        Fault::Proxy,
+        SqlState::TOO_MANY_CONNECTIONS,
+        format!("{error} (node {node})"),
+    )
+    .hint("raise pool.max_size or pool.acquire_timeout, or use fewer connections at a time")
 }
 
 fn refusal(error: ConnectError, node: &str) -> Visible {

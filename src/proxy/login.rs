@@ -95,7 +95,11 @@ impl Door {
     }
 
     /// Authenticates the client and makes its session. `None`: it was told why not, or it is gone.
-    async fn log_in(self: Arc<Self>, mut login: Login, deadline: Instant) -> Option<(Task, Vec<u8>)> {
+    async fn log_in(
+        self: Arc<Self>,
+        mut login: Login,
+        deadline: Instant,
+    ) -> Option<(Task, Vec<u8>)> {
         let proxy = &self.proxy;
         let authenticator = proxy.authenticator.load_full();
         let identity = match authenticator.authenticate(&mut login, deadline).await {
@@ -184,7 +188,11 @@ impl Door {
         for (name, value) in &login.parameters {
             match name.strip_prefix("pgsplit.") {
                 Some(key) => own.set(key, Some(value), &mut seen).map_err(|invalid| {
-                    Visible::fatal(Fault::Client, SqlState::INVALID_PARAMETER_VALUE, invalid.to_string())
+                    Visible::fatal(
+                        Fault::Client,
+                        SqlState::INVALID_PARAMETER_VALUE,
+                        invalid.to_string(),
+                    )
                 })?,
                 None => parameters.push((name.clone(), value.clone())),
             }
@@ -234,7 +242,10 @@ impl Door {
         let proxy = &self.proxy;
         // Nobody can cancel it, and nobody lists it: it isn't a client yet.
         let entry = Client::new(
-            CancelKey { pid: 0, key: Box::default() },
+            CancelKey {
+                pid: 0,
+                key: Box::default(),
+            },
             Arc::clone(tenant),
             crate::net::Peer::Unknown,
             false,
@@ -254,17 +265,31 @@ impl Door {
                     _ => Target::Primary,
                 }
             };
-            let lend = Lend { tenant, worker: self.worker, entry: &entry, target };
+            let lend = Lend {
+                tenant,
+                worker: self.worker,
+                entry: &entry,
+                target,
+            };
             match proxy.lend(lend).await {
                 Ok(lease) => break lease,
                 Err(Refused::Node(node)) => avoid.push(node),
-                Err(Refused::Told(error)) => return Err(Visible { fatal: true, ..error }),
+                Err(Refused::Told(error)) => {
+                    return Err(Visible {
+                        fatal: true,
+                        ..error
+                    });
+                }
             }
         };
         let settings = Arc::new(settings);
         let mut welcome: Vec<Setting> = lease.parameters.to_vec();
         // From a connection that has other settings, what is told must start from none.
-        let fresh = lease.backend.settings.as_ref().is_some_and(|known| known.is_empty());
+        let fresh = lease
+            .backend
+            .settings
+            .as_ref()
+            .is_some_and(|known| known.is_empty());
         let statements = if fresh {
             Settings::default().statements_to(&settings)
         } else {
@@ -272,9 +297,12 @@ impl Door {
         };
         if let Some(sql) = statements {
             // If it fails half-way its state isn't known: dropping the lease closes it.
-            let reported = observe::report(&mut lease, &sql).await.map_err(|problem| {
-                Visible { fatal: true, ..problem.visible("applying the startup parameters") }
-            })?;
+            let reported = observe::report(&mut lease, &sql)
+                .await
+                .map_err(|problem| Visible {
+                    fatal: true,
+                    ..problem.visible("applying the startup parameters")
+                })?;
             for (name, value) in reported {
                 match welcome.iter_mut().find(|(known, _)| *known == name) {
                     Some((_, old)) => *old = value,
@@ -284,7 +312,10 @@ impl Door {
             lease.backend.settings = Some(Arc::clone(&settings));
         }
         lease.give_back();
-        if let Some((_, standby)) = welcome.iter_mut().find(|(name, _)| &**name == "in_hot_standby") {
+        if let Some((_, standby)) = welcome
+            .iter_mut()
+            .find(|(name, _)| &**name == "in_hot_standby")
+        {
             *standby = "off".into();
         }
         let welcome: Arc<[Setting]> = welcome.into();
@@ -293,7 +324,14 @@ impl Door {
     }
 
     async fn open_console(&self, mut login: Login, identity: Identity) {
-        if !self.proxy.settings().admin.console_users.iter().any(|user| **user == *login.user) {
+        if !self
+            .proxy
+            .settings()
+            .admin
+            .console_users
+            .iter()
+            .any(|user| **user == *login.user)
+        {
             let error = Visible::fatal(
                 Fault::Client,
                 SqlState::INSUFFICIENT_PRIVILEGE,
@@ -334,25 +372,38 @@ async fn turn_away(mut login: Login, error: &Visible) {
 
 fn lexing(parameters: &[Setting]) -> Lexing {
     let value = |wanted: &str| {
-        parameters.iter().find(|(name, _)| &**name == wanted).map(|(_, value)| &**value)
+        parameters
+            .iter()
+            .find(|(name, _)| &**name == wanted)
+            .map(|(_, value)| &**value)
     };
     Lexing {
         standard_conforming_strings: value("standard_conforming_strings") == Some("on"),
-        ascii_safe_encoding: value("client_encoding").is_some_and(|name| is_ascii_safe(name.as_bytes())),
+        ascii_safe_encoding: value("client_encoding")
+            .is_some_and(|name| is_ascii_safe(name.as_bytes())),
     }
 }
 
 /// A process id and a secret: 4 bytes, or 32 in protocol 3.2.
 fn cancel_key(minor: u16) -> Result<CancelKey, Visible> {
     let mut random = [0u8; 36];
-    SystemRandom::new().fill(&mut random).map_err(|_no_randomness| {
-        Visible::fatal(Fault::Proxy, SqlState::INTERNAL_ERROR, "the system gives no random numbers")
-    })?;
+    SystemRandom::new()
+        .fill(&mut random)
+        .map_err(|_no_randomness| {
+            Visible::fatal(
+                Fault::Proxy,
+                SqlState::INTERNAL_ERROR,
+                "the system gives no random numbers",
+            )
+        })?;
     let [a, b, c, d, secret @ ..] = random;
     // Positive, as clients take it for a signed number.
     let pid = u32::from_be_bytes([a & 0x7F, b, c, d]).max(1);
     let length = if minor >= 2 { secret.len() } else { 4 };
-    Ok(CancelKey { pid, key: secret.get(..length).unwrap_or_default().into() })
+    Ok(CancelKey {
+        pid,
+        key: secret.get(..length).unwrap_or_default().into(),
+    })
 }
 
 /// A place among `listen.max_clients`.

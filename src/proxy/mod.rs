@@ -133,7 +133,10 @@ impl Proxy {
         let entry = config.database(database)?;
         let account = config.user(user)?;
         let mut tenants = self.tenants();
-        if let Some(known) = tenants.by_name.get(&(database.into(), user.into()) as &(Box<str>, Box<str>)) {
+        if let Some(known) = tenants
+            .by_name
+            .get(&(database.into(), user.into()) as &(Box<str>, Box<str>))
+        {
             return Some(Arc::clone(known));
         }
         if tenants.databases.len() >= DATABASES {
@@ -154,7 +157,9 @@ impl Proxy {
             &self.dialers,
             self.workers,
         ));
-        tenants.by_name.insert((database.into(), user.into()), Arc::clone(&tenant));
+        tenants
+            .by_name
+            .insert((database.into(), user.into()), Arc::clone(&tenant));
         Some(tenant)
     }
 
@@ -165,7 +170,9 @@ impl Proxy {
     // Routing's surroundings.
 
     fn in_flight(&self, node: NodeId) -> u32 {
-        self.in_flight.get(node.index()).map_or(0, |count| count.load(Ordering::Relaxed))
+        self.in_flight
+            .get(node.index())
+            .map_or(0, |count| count.load(Ordering::Relaxed))
     }
 
     /// Counts a request in flight while the guard lives.
@@ -199,7 +206,11 @@ impl Proxy {
 
     /// What any session has written, where that matters.
     fn seen_by_all(&self, consistency: Consistency) -> Seen {
-        if consistency == Consistency::Global { *self.written() } else { Seen::default() }
+        if consistency == Consistency::Global {
+            *self.written()
+        } else {
+            Seen::default()
+        }
     }
 
     /// `read_fallback = "error"`: no read on the primary in a replica's place.
@@ -220,8 +231,17 @@ impl Proxy {
     }
 
     /// A replica has refused a text that was taken for a read.
-    fn learn(&self, tenant: &Tenant, worker: usize, text: &[u8], lexing: Lexing, sqlstate: SqlState) {
-        let Some(mut classes) = tenant.database.classes(worker) else { return };
+    fn learn(
+        &self,
+        tenant: &Tenant,
+        worker: usize,
+        text: &[u8],
+        lexing: Lexing,
+        sqlstate: SqlState,
+    ) {
+        let Some(mut classes) = tenant.database.classes(worker) else {
+            return;
+        };
         match &sqlstate.0 {
             b"25006" => {
                 classes.correct(text, lexing, Class::primary(Why::Write, Traits::OBSERVE));
@@ -241,11 +261,14 @@ impl Proxy {
         let link = Arc::clone(&lease.link);
         drop(lease);
         let proxy = Arc::clone(self);
-        self.tasks.spawn(async move { proxy.send_cancel(&link).await });
+        self.tasks
+            .spawn(async move { proxy.send_cancel(&link).await });
     }
 
     async fn send_cancel(&self, link: &crate::pool::Link) {
-        let Some(dialer) = self.dialers.get(link.node.index()) else { return };
+        let Some(dialer) = self.dialers.get(link.node.index()) else {
+            return;
+        };
         let deadline = Instant::now() + CANCEL;
         if let Err(error) = connect::cancel(dialer, &link.cancel, deadline).await {
             tracing::warn!(node = self.monitor.name(link.node), %error, "cancel request not delivered");
@@ -266,13 +289,25 @@ impl Drop for InFlight<'_> {
 /// Every byte below 0x80 is that ASCII character (PostgreSQL manual, "Character Set Support": the
 /// others are client-only encodings).
 fn is_ascii_safe(encoding: &[u8]) -> bool {
-    const UNSAFE: [&[u8]; 8] =
-        [b"BIG5", b"GB18030", b"GBK", b"JOHAB", b"SJIS", b"SHIFT_JIS_2004", b"SHIFTJIS", b"UHC"];
-    !UNSAFE.iter().any(|name| name.eq_ignore_ascii_case(encoding))
+    const UNSAFE: [&[u8]; 8] = [
+        b"BIG5",
+        b"GB18030",
+        b"GBK",
+        b"JOHAB",
+        b"SJIS",
+        b"SHIFT_JIS_2004",
+        b"SHIFTJIS",
+        b"UHC",
+    ];
+    !UNSAFE
+        .iter()
+        .any(|name| name.eq_ignore_ascii_case(encoding))
 }
 
 impl fmt::Debug for Proxy {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Proxy").field("clients", &self.clients).finish_non_exhaustive()
+        f.debug_struct("Proxy")
+            .field("clients", &self.clients)
+            .finish_non_exhaustive()
     }
 }

@@ -48,7 +48,10 @@ const LOOK: &str = "SELECT 's'::pg_catalog.text, name, setting FROM pg_catalog.p
 pub(super) enum Problem {
     Io(io::Error),
     TimedOut,
-    Refused { sqlstate: SqlState, message: String },
+    Refused {
+        sqlstate: SqlState,
+        message: String,
+    },
     /// Not an answer to what was asked.
     Protocol,
 }
@@ -57,9 +60,11 @@ impl Problem {
     /// As the client hears of it.
     pub(super) fn visible(&self, during: &str) -> Visible {
         match self {
-            Self::Refused { sqlstate, message } => {
-                Visible::error(Fault::Proxy, *sqlstate, format!("{message} (while {during})"))
-            }
+            Self::Refused { sqlstate, message } => Visible::error(
+                Fault::Proxy,
+                *sqlstate,
+                format!("{message} (while {during})"),
+            ),
             Self::Io(_) | Self::TimedOut | Self::Protocol => Visible::error(
                 Fault::Node,
                 SqlState::CONNECTION_FAILURE,
@@ -109,7 +114,11 @@ pub(super) async fn look(server: &mut Server, session: &mut Session) -> Result<(
         match (kind.as_deref(), name, value) {
             (Some("s"), Some(name), Some(value)) => found.push((name, value)),
             (Some("i"), Some(name), Some(value)) => {
-                let unchanged = if &*name == "role" { &*value == "none" } else { *value == *login };
+                let unchanged = if &*name == "role" {
+                    &*value == "none"
+                } else {
+                    *value == *login
+                };
                 if !unchanged {
                     found.push((name, value));
                 }
@@ -133,7 +142,9 @@ pub(super) async fn look(server: &mut Server, session: &mut Session) -> Result<(
 
 async fn ask(server: &mut Server, sql: &str) -> Result<Answer, Problem> {
     let deadline = Instant::now() + PATIENCE;
-    timeout_at(deadline, ask_untimed(server, sql)).await.unwrap_or(Err(Problem::TimedOut))
+    timeout_at(deadline, ask_untimed(server, sql))
+        .await
+        .unwrap_or(Err(Problem::TimedOut))
 }
 
 async fn ask_untimed(server: &mut Server, sql: &str) -> Result<Answer, Problem> {
@@ -189,7 +200,11 @@ async fn ask_untimed(server: &mut Server, sql: &str) -> Result<Answer, Problem> 
                 let status = Status::read(body).map_err(|_malformed| Problem::Protocol)?;
                 return match refused {
                     Some(problem) => Err(problem),
-                    None => Ok(Answer { rows, parameters, status }),
+                    None => Ok(Answer {
+                        rows,
+                        parameters,
+                        status,
+                    }),
                 };
             }
             _ => {}
@@ -211,13 +226,17 @@ async fn fill(buffer: &mut Buffer, server: &mut Server) -> Result<(), Problem> {
 fn row(body: &[u8]) -> [Option<Box<str>>; 3] {
     let mut values = [None, None, None];
     let mut fields = Fields::new(tag::DATA_ROW, body);
-    let Ok(count) = fields.u16() else { return values };
+    let Ok(count) = fields.u16() else {
+        return values;
+    };
     for value in values.iter_mut().take(usize::from(count)) {
         let Ok(length) = fields.u32() else { break };
         if length == u32::MAX {
             continue;
         }
-        let Ok(bytes) = fields.bytes(length as usize) else { break };
+        let Ok(bytes) = fields.bytes(length as usize) else {
+            break;
+        };
         *value = Some(String::from_utf8_lossy(bytes).into());
     }
     values
@@ -236,14 +255,19 @@ pub(super) async fn pass_on(
     let mut last = None;
     loop {
         let bytes = scratch.server_in.filled();
-        let Ok(header) = Header::parse(bytes) else { return Err(last) };
+        let Ok(header) = Header::parse(bytes) else {
+            return Err(last);
+        };
         match header {
             Some(header) if bytes.len() >= header.len => {
                 let body = bytes.get(HEADER..header.len).unwrap_or_default();
                 match header.tag {
                     tag::ERROR_RESPONSE => {
                         last = ErrorView::read(body).ok().map(|error| {
-                            (error.sqlstate, String::from_utf8_lossy(error.message).into_owned())
+                            (
+                                error.sqlstate,
+                                String::from_utf8_lossy(error.message).into_owned(),
+                            )
                         });
                     }
                     tag::PARAMETER_STATUS => {

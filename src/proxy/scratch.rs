@@ -61,23 +61,25 @@ impl Out {
 }
 
 thread_local! {
+    #[expect(clippy::vec_box, reason = "they are moved about while a client is busy: a pointer each")]
     static FREE: RefCell<Vec<Box<Scratch>>> = const { RefCell::new(Vec::new()) };
 }
 
 impl Scratch {
     /// Takes a clean set from this thread's.
     pub(super) fn take() -> Box<Self> {
-        FREE.with(|free| free.borrow_mut().pop()).unwrap_or_else(|| {
-            Box::new(Self {
-                client_in: Buffer::new(CLIENT_BUFFER),
-                server_in: Buffer::new(SERVER_BUFFER),
-                to_client: Out::default(),
-                to_server: Out::default(),
-                replies: Replies::default(),
-                expected: Expected::default(),
-                resolved: Resolved::default(),
+        FREE.with(|free| free.borrow_mut().pop())
+            .unwrap_or_else(|| {
+                Box::new(Self {
+                    client_in: Buffer::new(CLIENT_BUFFER),
+                    server_in: Buffer::new(SERVER_BUFFER),
+                    to_client: Out::default(),
+                    to_server: Out::default(),
+                    replies: Replies::default(),
+                    expected: Expected::default(),
+                    resolved: Resolved::default(),
+                })
             })
-        })
     }
 
     /// Gives it back, emptied.

@@ -70,7 +70,13 @@ impl Running {
             0 => std::thread::available_parallelism().map_or(1, usize::from),
             workers => workers,
         };
-        let tls = config.listen.tls.as_ref().map(ServerTls::load).transpose().map_err(StartError::Tls)?;
+        let tls = config
+            .listen
+            .tls
+            .as_ref()
+            .map(ServerTls::load)
+            .transpose()
+            .map_err(StartError::Tls)?;
         let dialers = config
             .nodes
             .iter()
@@ -81,11 +87,17 @@ impl Running {
         for address in &config.listen.addresses {
             let listener = listen_tcp(*address, false)
                 .and_then(TcpListener::into_std)
-                .map_err(|problem| StartError::Listen { address: address.to_string(), problem })?;
+                .map_err(|problem| StartError::Listen {
+                    address: address.to_string(),
+                    problem,
+                })?;
             tracing::info!(address = %listener.local_addr().unwrap_or(*address), "listening");
             tcp.push(listener);
         }
-        let unix = match (&config.listen.unix_socket_dir, config.listen.addresses.first()) {
+        let unix = match (
+            &config.listen.unix_socket_dir,
+            config.listen.addresses.first(),
+        ) {
             (Some(directory), Some(first)) => {
                 let listener = listen_unix(directory, first.port())
                     .and_then(UnixListener::into_std)
@@ -102,6 +114,15 @@ impl Running {
             .map_err(StartError::Random)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let monitor = Monitor::start(&config.nodes, &config.monitor, &tasks, &stop);
+        for database in config
+            .databases
+            .iter()
+            .filter(|database| database.name != "*")
+        {
+            // Asked for now, so that the first statements find it.
+            let dbname = database.dbname.as_deref().unwrap_or(&database.name);
+            let _wanted = monitor.catalogue(dbname);
+        }
         let metrics = Arc::new(Metrics::new(workers));
         let proxy = Arc::new(Proxy {
             authenticator: ArcSwap::from_pointee(authenticator),
@@ -124,7 +145,12 @@ impl Running {
             tasks,
             config: ArcSwap::from_pointee(config),
         });
-        Ok(Self { proxy, tcp, unix, handshake: HandshakeContext { tls } })
+        Ok(Self {
+            proxy,
+            tcp,
+            unix,
+            handshake: HandshakeContext { tls },
+        })
     }
 
     /// What the admin side looks at.
@@ -136,7 +162,10 @@ impl Running {
     /// Where TCP clients connect.
     #[must_use]
     pub fn addresses(&self) -> Vec<SocketAddr> {
-        self.tcp.iter().filter_map(|listener| listener.local_addr().ok()).collect()
+        self.tcp
+            .iter()
+            .filter_map(|listener| listener.local_addr().ok())
+            .collect()
     }
 
     /// Serves clients until [`Proxy::shut_down`], then until they have left or
@@ -154,9 +183,17 @@ impl Running {
                 handshake: self.handshake.clone(),
                 console: Arc::clone(&console),
             });
-            let tcp = self.tcp.iter().map(std::net::TcpListener::try_clone).collect::<Result<Vec<_>, _>>();
+            let tcp = self
+                .tcp
+                .iter()
+                .map(std::net::TcpListener::try_clone)
+                .collect::<Result<Vec<_>, _>>();
             let tcp = tcp.map_err(StartError::Thread)?;
-            let unix = self.unix.as_ref().map(std::os::unix::net::UnixListener::try_clone).transpose();
+            let unix = self
+                .unix
+                .as_ref()
+                .map(std::os::unix::net::UnixListener::try_clone)
+                .transpose();
             let unix = unix.map_err(StartError::Thread)?;
             let runtime = tokio::runtime::Builder::new_current_thread()
                 .enable_all()
@@ -211,7 +248,10 @@ impl Proxy {
         let mut every = tokio::time::interval(Duration::from_millis(20));
         while self.clients.len() > 0 {
             if Instant::now() >= deadline {
-                tracing::warn!(clients = self.clients.len(), "listen.drain_timeout passed: clients are cut off");
+                tracing::warn!(
+                    clients = self.clients.len(),
+                    "listen.drain_timeout passed: clients are cut off"
+                );
                 for client in self.clients.all() {
                     client.kill();
                 }
@@ -252,7 +292,11 @@ impl Proxy {
         for change in &changes.restart {
             tracing::warn!(key = %change.key, "setting changes with the next start only");
         }
-        Ok(format!("{} settings changed, {} need a restart", changes.live.len(), changes.restart.len()))
+        Ok(format!(
+            "{} settings changed, {} need a restart",
+            changes.live.len(),
+            changes.restart.len()
+        ))
     }
 }
 
@@ -269,14 +313,16 @@ async fn work(
         match TcpListener::from_std(listener) {
             Ok(listener) => {
                 let door = Arc::clone(&door);
-                proxy.tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
-                    loop {
-                        match listener.accept().await {
-                            Ok((socket, _)) => admit(&door, Stream::Tcp(socket)),
-                            Err(error) => could_not_accept(&error).await,
+                proxy
+                    .tasks
+                    .spawn(stop.clone().run_until_cancelled_owned(async move {
+                        loop {
+                            match listener.accept().await {
+                                Ok((socket, _)) => admit(&door, Stream::Tcp(socket)),
+                                Err(error) => could_not_accept(&error).await,
+                            }
                         }
-                    }
-                }));
+                    }));
             }
             Err(error) => tracing::error!(%error, "can't watch a listener"),
         }
@@ -285,14 +331,16 @@ async fn work(
         match UnixListener::from_std(listener) {
             Ok(listener) => {
                 let door = Arc::clone(&door);
-                proxy.tasks.spawn(stop.clone().run_until_cancelled_owned(async move {
-                    loop {
-                        match listener.accept().await {
-                            Ok((socket, _)) => admit(&door, Stream::Unix(socket)),
-                            Err(error) => could_not_accept(&error).await,
+                proxy
+                    .tasks
+                    .spawn(stop.clone().run_until_cancelled_owned(async move {
+                        loop {
+                            match listener.accept().await {
+                                Ok((socket, _)) => admit(&door, Stream::Unix(socket)),
+                                Err(error) => could_not_accept(&error).await,
+                            }
                         }
-                    }
-                }));
+                    }));
             }
             Err(error) => tracing::error!(%error, "can't watch a listener"),
         }
@@ -345,7 +393,8 @@ async fn fence(proxy: Arc<Proxy>) {
             // The new primary's connections were made while it was a replica: what they know of
             // its state still holds. Those to any former primary don't.
             for node in &now.nodes {
-                if Some(node.id) != now.primary && before.primary.or(Some(node.id)) == Some(node.id) {
+                if Some(node.id) != now.primary && before.primary.or(Some(node.id)) == Some(node.id)
+                {
                     doom(&proxy, node.id);
                 }
             }

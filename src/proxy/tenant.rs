@@ -63,14 +63,21 @@ impl Database {
         catalogue: Option<Arc<CatalogueSlot>>,
     ) -> Self {
         let cache = || {
-            let random = [fastrand::u64(..), fastrand::u64(..), fastrand::u64(..), fastrand::u64(..)];
+            let random = [
+                fastrand::u64(..),
+                fastrand::u64(..),
+                fastrand::u64(..),
+                fastrand::u64(..),
+            ];
             Mutex::new(ClassCache::new(Limits::default(), random))
         };
         Self {
             name: name.into(),
             dbname: dbname.into(),
             classes: (0..workers.max(1)).map(|_| cache()).collect(),
-            stats: (0..workers.max(1)).map(|_| DatabaseStats::default()).collect(),
+            stats: (0..workers.max(1))
+                .map(|_| DatabaseStats::default())
+                .collect(),
             catalogue,
         }
     }
@@ -89,21 +96,33 @@ impl Database {
 
     /// This worker's class cache.
     pub(super) fn classes(&self, worker: usize) -> Option<MutexGuard<'_, ClassCache>> {
-        Some(self.classes.get(worker)?.lock().unwrap_or_else(PoisonError::into_inner))
+        Some(
+            self.classes
+                .get(worker)?
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        )
     }
 
     /// Texts that couldn't be classified, by worker.
     pub(super) fn unknown(&self) -> Vec<Unknown> {
         self.classes
             .iter()
-            .flat_map(|cache| cache.lock().unwrap_or_else(PoisonError::into_inner).unknown())
+            .flat_map(|cache| {
+                cache
+                    .lock()
+                    .unwrap_or_else(PoisonError::into_inner)
+                    .unknown()
+            })
             .collect()
     }
 
     /// What the workers have done for it.
     pub(super) fn totals(&self) -> DatabaseTotals {
         let mut totals = DatabaseTotals::default();
-        self.stats.iter().for_each(|stats| stats.add_to(&mut totals));
+        self.stats
+            .iter()
+            .for_each(|stats| stats.add_to(&mut totals));
         totals
     }
 }
@@ -183,7 +202,9 @@ impl Tenant {
     /// What a session with these settings is told at its start, if it is known.
     pub(super) fn welcome(&self, settings: &Settings) -> Option<(Arc<Settings>, Arc<[Setting]>)> {
         let welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        welcomes.get_key_value(settings).map(|(s, w)| (Arc::clone(s), Arc::clone(w)))
+        welcomes
+            .get_key_value(settings)
+            .map(|(s, w)| (Arc::clone(s), Arc::clone(w)))
     }
 
     /// Remembers it.
@@ -197,13 +218,18 @@ impl Tenant {
 
     /// The primary may be another one now, with other defaults.
     pub(super) fn forget_welcomes(&self) {
-        self.welcomes.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        self.welcomes
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clear();
     }
 }
 
 impl fmt::Debug for Database {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Database").field("name", &self.name).finish_non_exhaustive()
+        f.debug_struct("Database")
+            .field("name", &self.name)
+            .finish_non_exhaustive()
     }
 }
 

@@ -68,7 +68,7 @@ impl Expected {
                     if parse.name.is_empty() {
                         unnamed = Some(parse.text.to_vec());
                     } else {
-                        let _named = resolved.next();
+                        let _named = resolved.resolve();
                     }
                 }
                 tag::BIND => {
@@ -76,16 +76,16 @@ impl Expected {
                     let effects = if bind.statement.is_empty() {
                         read(unnamed.as_deref())
                     } else {
-                        let statement = resolved.next();
+                        let statement = resolved.resolve();
                         read(statement.as_deref().map(super::prepared::Statement::text))
                     };
                     portals.retain(|(name, _)| name != bind.portal);
                     portals.push((bind.portal.to_vec(), effects));
                 }
-                tag::DESCRIBE | tag::CLOSE => {
-                    if body.first() == Some(&b'S') && body.get(1).is_some_and(|&b| b != 0) {
-                        let _named = resolved.next();
-                    }
+                tag::DESCRIBE | tag::CLOSE
+                    if body.first() == Some(&b'S') && body.get(1).is_some_and(|&b| b != 0) =>
+                {
+                    let _named = resolved.resolve();
                 }
                 tag::EXECUTE => {
                     let Ok(execute) = Execute::read(body) else {

@@ -235,7 +235,7 @@ fn rewrite(
                 *parsed_unnamed = true;
                 sink.backend.unnamed = session.stamp();
                 raw(tag, frame, sink);
-            } else if let Some(statement) = resolved.next() {
+            } else if let Some(statement) = resolved.resolve() {
                 if sink.parse(&statement) {
                     sink.replies.sent_journaled(Owed::Parse);
                 } else {
@@ -273,7 +273,7 @@ fn rewrite(
                     raw(tag, frame, sink);
                 }
                 (Object::Statement, tag::CLOSE) => {
-                    let _closed = resolved.next();
+                    let _closed = resolved.resolve();
                     sink.replies
                         .sent_journaled(Owed::Made(backend::tag::CLOSE_COMPLETE));
                 }
@@ -298,7 +298,7 @@ fn rewrite(
 /// The name on the server of the client's `name`, which is parsed there first if need be. A name
 /// that the session doesn't have goes as it is, so that the server words the error.
 fn server_side(name: &[u8], resolved: &mut Resolved, sink: &mut Sink<'_>) -> Vec<u8> {
-    match resolved.next() {
+    match resolved.resolve() {
         Some(statement) => {
             sink.ensure(&statement);
             statement.server_name().into_bytes()

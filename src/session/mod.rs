@@ -79,9 +79,10 @@ impl Session {
         if current.is_empty() {
             return false;
         }
-        let value = match current.get("default_transaction_read_only") {
-            Some(Value::Sql(value) | Value::Text(value)) => value,
-            None => return false,
+        let Some(Value::Sql(value) | Value::Text(value)) =
+            current.get("default_transaction_read_only")
+        else {
+            return false;
         };
         let word = value.trim_matches('\'').to_ascii_lowercase();
         matches!(word.as_str(), "on" | "true" | "yes" | "1" | "t" | "y")

@@ -99,12 +99,15 @@ impl Statements {
     }
 }
 
+/// A name and what it meant before.
+type Change = (Box<[u8]>, Option<Arc<Statement>>);
+
 /// A session's names.
 #[derive(Debug, Default)]
 pub struct Names {
     names: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
     /// The changes of the requests since the last Sync, oldest first: name and what it meant before.
-    journal: Vec<(Box<[u8]>, Option<Arc<Statement>>)>,
+    journal: Vec<Change>,
     /// How many of them the server has acknowledged.
     confirmed: usize,
 }

@@ -26,6 +26,17 @@ pub enum End {
     Open,
 }
 
+/// How much of a server's work a request is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Work {
+    /// None: only Sync, Flush, and Close of statements.
+    Nothing,
+    /// It has a Parse or Describe.
+    Prepares,
+    /// It has a Bind, Execute, Query or FunctionCall.
+    Runs,
+}
+
 /// What a scan of the bytes at the front of the buffer found.
 #[derive(Debug)]
 pub struct Request {
@@ -38,10 +49,7 @@ pub struct Request {
     pub begin: Option<Begin>,
     /// The text of a simple Query, as a range of the buffer.
     pub query: Option<std::ops::Range<usize>>,
-    /// It has a Bind, Execute, Query or FunctionCall: something runs.
-    pub runs: bool,
-    /// Nothing in it needs a server: only Sync, Flush, and Close of statements.
-    pub idle: bool,
+    pub work: Work,
     /// Its first frame is too long to be kept: see [`super::emit::oversize`].
     pub oversize: bool,
     /// Frames can't be passed as they are: names are replaced or statements added.
@@ -58,8 +66,7 @@ impl Request {
             class: TOO_LONG,
             begin: None,
             query: None,
-            runs: true,
-            idle: false,
+            work: Work::Runs,
             oversize: false,
             rewritten: false,
         }
@@ -105,7 +112,7 @@ impl Resolved {
     }
 
     /// What the next frame's name means.
-    pub fn next(&mut self) -> Option<Arc<Statement>> {
+    pub fn resolve(&mut self) -> Option<Arc<Statement>> {
         let statement = self.statements.get(self.next).cloned().flatten();
         self.next += 1;
         statement
@@ -161,8 +168,7 @@ pub fn scan(
                 class,
                 begin: None,
                 query,
-                runs: true,
-                idle: false,
+                work: Work::Runs,
                 oversize: false,
                 rewritten: false,
             };
@@ -198,8 +204,7 @@ pub fn scan(
             class: TOO_LONG,
             begin: None,
             query: None,
-            runs: true,
-            idle: false,
+            work: Work::Runs,
             oversize: true,
             rewritten: true,
         }));
@@ -286,7 +291,7 @@ fn extended(
 ) -> Result<Request, Malformed> {
     let mut class: Option<Class> = None;
     let mut begin = None;
-    let (mut runs, mut idle, mut rewritten) = (false, true, false);
+    let (mut work, mut rewritten) = (Work::Nothing, false);
     // The class of the unnamed statement, once this request has parsed one.
     let mut unnamed: Option<Class> = None;
     let mut see = |new: Class| {
@@ -307,7 +312,7 @@ fn extended(
         match header.tag {
             tag::PARSE => {
                 let parse = Parse::read(body)?;
-                idle = false;
+                work = work.max(Work::Prepares);
                 let parsed = classify(parse.text);
                 see(parsed);
                 if parse.name.is_empty() {
@@ -329,8 +334,7 @@ fn extended(
             }
             tag::BIND => {
                 let bind = Bind::read(body)?;
-                idle = false;
-                runs = true;
+                work = Work::Runs;
                 if bind.statement.is_empty() {
                     match unnamed {
                         Some(_) => {}
@@ -355,7 +359,9 @@ fn extended(
                 if target.object == Object::Statement {
                     if target.name.is_empty() {
                         rewritten = true;
-                        idle &= header.tag == tag::CLOSE;
+                        if header.tag == tag::DESCRIBE {
+                            work = work.max(Work::Prepares);
+                        }
                         if header.tag == tag::CLOSE {
                             session.unnamed.clear();
                             unnamed = None;
@@ -369,7 +375,7 @@ fn extended(
                         if header.tag == tag::CLOSE {
                             names.close(target.name);
                         } else {
-                            idle = false;
+                            work = work.max(Work::Prepares);
                             if let Some(statement) = &statement {
                                 see(classify(statement.text()));
                             }
@@ -377,13 +383,12 @@ fn extended(
                         resolved.push(statement);
                     }
                 } else {
-                    idle = false;
+                    work = work.max(Work::Prepares);
                 }
             }
             tag::EXECUTE => {
                 Execute::read(body)?;
-                idle = false;
-                runs = true;
+                work = Work::Runs;
             }
             _ => {}
         }
@@ -400,8 +405,7 @@ fn extended(
         }),
         begin,
         query: None,
-        runs,
-        idle,
+        work,
         oversize: false,
         rewritten,
     })
