@@ -420,11 +420,7 @@ fn clients(from: &Moment<'_>) -> Vec<Vec<Cell>> {
                     .map_or("unix".to_owned(), |addr| addr.ip().to_string()),
             ),
             opt(client.addr.map(|addr| addr.port())),
-            some(
-                client
-                    .local_addr
-                    .map_or("unix".to_owned(), |addr| addr.ip().to_string()),
-            ),
+            opt(client.local_addr.map(|addr| addr.ip())),
             opt(client.local_addr.map(|addr| addr.port())),
             some(from.ago(client.connected)),
             opt(client.request.map(|request| from.ago(request))),
@@ -447,28 +443,30 @@ fn clients(from: &Moment<'_>) -> Vec<Vec<Cell>> {
 }
 
 fn servers(from: &Moment<'_>) -> Vec<Vec<Cell>> {
+    let nodes = from.of.inspect.nodes();
     rows::<{ SERVERS.len() }>(from.of.inspect.servers().into_iter().map(|server| {
         let state = match server.state {
             ServerState::Login => "login",
             ServerState::Idle => "idle",
             ServerState::Active => "active",
         };
+        // Where the address isn't known: the node's, as configured.
+        let node = nodes.iter().find(|node| node.name == server.node);
+        let (addr, port) = match server.addr {
+            Some(addr) => (some(addr.ip()), some(addr.port())),
+            None => (
+                opt(node.map(|node| &node.host)),
+                opt(node.map(|node| node.port)),
+            ),
+        };
         [
             some("S"),
             some(server.user),
             some(server.database),
             some(state),
-            some(
-                server
-                    .addr
-                    .map_or("unix".to_owned(), |addr| addr.ip().to_string()),
-            ),
-            opt(server.addr.map(|addr| addr.port())),
-            some(
-                server
-                    .local_addr
-                    .map_or("unix".to_owned(), |addr| addr.ip().to_string()),
-            ),
+            addr,
+            port,
+            opt(server.local_addr.map(|addr| addr.ip())),
             opt(server.local_addr.map(|addr| addr.port())),
             some(from.ago(server.connected)),
             opt(server.request.map(|request| from.ago(request))),

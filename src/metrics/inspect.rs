@@ -176,6 +176,7 @@ pub struct ClientRow {
     pub state: ClientState,
     /// `None` for a Unix socket.
     pub addr: Option<SocketAddr>,
+    /// `None`: not known.
     pub local_addr: Option<SocketAddr>,
     /// For how long it has been connected.
     pub connected: Duration,
@@ -215,7 +216,7 @@ pub struct ServerRow {
     pub database: String,
     pub node: Arc<str>,
     pub state: ServerState,
-    /// `None` for a Unix socket.
+    /// `None`: shown as the node's settings have it.
     pub addr: Option<SocketAddr>,
     pub local_addr: Option<SocketAddr>,
     /// For how long it has been connected.

@@ -75,8 +75,7 @@ impl Console {
             }
             Command::Value(value) => {
                 let (value, tag) = match value {
-                    Value::Fixed { value, .. } => ((*value).to_owned(), "SHOW"),
-                    Value::One => ("1".to_owned(), "SELECT 1"),
+                    Value::Fixed { value, tag, .. } => ((*value).to_owned(), *tag),
                     Value::Version => (format!("PostgreSQL {}", parse::SERVER_VERSION), "SELECT 1"),
                     Value::NotInRecovery => ("f".to_owned(), "SELECT 1"),
                     Value::CurrentDatabase => (caller.database.clone(), "SELECT 1"),
@@ -151,7 +150,6 @@ fn columns_of(command: &Command) -> Option<Cow<'static, [Column]>> {
         Command::Value(value) => {
             let column = match value {
                 Value::Fixed { column, .. } => Column(column, Type::Text),
-                Value::One => Column("?column?", Type::Int4),
                 Value::Version => Column("version", Type::Text),
                 Value::NotInRecovery => Column("pg_is_in_recovery", Type::Bool),
                 Value::CurrentDatabase => Column("current_database", Type::Text),

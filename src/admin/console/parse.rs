@@ -46,8 +46,8 @@ pub(super) enum Value {
     Fixed {
         column: &'static str,
         value: &'static str,
+        tag: &'static str,
     },
-    One,
     Version,
     NotInRecovery,
     CurrentDatabase,
@@ -441,10 +441,14 @@ fn show(rest: &[Token]) -> Option<Command> {
     }
     let mut parameters = PARAMETERS.iter().chain(&MORE_PARAMETERS);
     let (column, value) = parameters.find(|(column, _value)| column.eq_ignore_ascii_case(&name))?;
-    Some(Command::Value(Value::Fixed { column, value }))
+    Some(Command::Value(Value::Fixed {
+        column,
+        value,
+        tag: "SHOW",
+    }))
 }
 
-/// The few SELECTs that drivers and health checks send unasked.
+/// The few SELECTs that drivers send unasked.
 fn select(rest: &[Token]) -> Option<Command> {
     let text: String = rest
         .iter()
@@ -452,7 +456,6 @@ fn select(rest: &[Token]) -> Option<Command> {
         .collect();
     let text = text.strip_prefix("pg_catalog.").unwrap_or(&text);
     let value = match text {
-        "1" => Value::One,
         "version()" => Value::Version,
         "pg_is_in_recovery()" => Value::NotInRecovery,
         "current_database()" => Value::CurrentDatabase,
@@ -460,10 +463,12 @@ fn select(rest: &[Token]) -> Option<Command> {
         "pg_advisory_unlock_all()" => Value::Fixed {
             column: "pg_advisory_unlock_all",
             value: "",
+            tag: "SELECT 1",
         },
         "current_schema()" => Value::Fixed {
             column: "current_schema",
             value: "public",
+            tag: "SELECT 1",
         },
         _ => return None,
     };
@@ -601,6 +606,8 @@ mod tests {
             "SHOW FOO",
             "SHOW POOLS STATS",
             "SELECT * FROM pg_class",
+            // Whoever checks an application's database must not take this for one.
+            "SELECT 1",
             "PAUSE a b",
             "KILL",
             "DISABLE app",
