@@ -159,28 +159,31 @@ fn a_changed_table_does_not_break_prepared_statements() {
     run(async {
         let cluster = cluster();
         let proxy = Proxy::start(cluster, "").await;
-        let (client, migrating) = (
-            proxy.connect("app", "app").await,
-            proxy.connect("app", "app").await,
-        );
+        let migrating = proxy.connect("app", "app").await;
+        let mut raw = Raw::connect(proxy.port).await;
         let t = unique("t");
-        client
-            .batch_execute(&format!(
-                "create table {t} (a int); insert into {t} values (1)"
-            ))
-            .await
-            .unwrap();
-        (1..3).for_each(|node| cluster.wait_for_replay(node).unwrap());
-        let select = client.prepare(&format!("select * from {t}")).await.unwrap();
-        for _ in 0..8 {
-            client.query(&select, &[]).await.unwrap();
-        }
-        migrating
-            .batch_execute(&format!("alter table {t} add column b int"))
-            .await
-            .unwrap();
-        for _ in 0..8 {
-            client.query(&select, &[]).await.unwrap();
+        let sql = format!("create table {t} (a int); insert into {t} values (1)");
+        migrating.batch_execute(&sql).await.unwrap();
+        let prepare = [parse("s", &format!("select * from {t}")), sync()];
+        raw.send(&prepare.concat()).await;
+        raw.until_ready(1).await;
+        // As clients do that ask for the columns with each result.
+        let read = [
+            bind("", "s", &[]),
+            describe('P', ""),
+            execute("", 0),
+            sync(),
+        ]
+        .concat();
+        for columns in 1..=4_u8 {
+            for _ in 0..8 {
+                raw.send(&read).await;
+                let frames = raw.until_ready(1).await;
+                assert_eq!(tags(&frames), "2TDCZ", "{frames:?}");
+                assert_eq!(frames[1].body[1], frames[2].body[1]);
+            }
+            let sql = format!("alter table {t} add column c{columns} int");
+            migrating.batch_execute(&sql).await.unwrap();
         }
     });
 }

@@ -92,8 +92,8 @@ fn a_hung_replica_costs_no_read_and_holds_none_for_long() {
         proxy.wait_for_nodes(3).await;
         load.progress(500).await;
         let (_, slowest) = load.finish();
-        // monitor.timeout is 500 ms here; the machine may be busy.
-        assert!(slowest < Duration::from_secs(6), "{slowest:?}");
+        // monitor.timeout is 3 s here; the machine may be busy.
+        assert!(slowest < Duration::from_secs(10), "{slowest:?}");
     });
 }
 

@@ -483,12 +483,13 @@ fn session_mode_keeps_a_connection_and_still_splits() {
             let sql = format!("select current_setting('work_mem') /* {mark} */");
             assert_eq!(value(&client, &sql).await, "1MB");
         }
-        let mark = unique("mark");
-        client
-            .simple_query(&format!("select 1 /* {mark} */"))
-            .await
-            .unwrap();
-        assert_ne!(cluster.ran_on(&mark).unwrap(), [0]);
+        eventually("reads run on a replica", async || {
+            let mark = unique("mark");
+            let sql = format!("select 1 /* {mark} */");
+            client.simple_query(&sql).await.unwrap();
+            cluster.ran_on(&mark).unwrap() != [0]
+        })
+        .await;
     });
 }
 

@@ -205,12 +205,12 @@ impl Drop for Proxy {
     }
 }
 
-/// Probes are quick here so that tests are.
+/// Probes are frequent here so that tests are quick, and patient, as the machine may be busy.
 fn base(cluster: &Cluster, port: u16, admin: u16) -> Table {
     let mut text = format!(
         "[listen]\naddress = \"127.0.0.1:{port}\"\nworkers = 2\n\
          [admin]\naddress = \"127.0.0.1:{admin}\"\nconsole_users = [\"app\"]\n\
-         [monitor]\ninterval = \"50ms\"\ntimeout = \"500ms\"\nup_after = 2\n\
+         [monitor]\ninterval = \"50ms\"\ntimeout = \"3s\"\nup_after = 2\n\
          [[database]]\nname = \"app\"\n[[database]]\nname = \"other\"\n"
     );
     for user in ["app", "md5user", "textuser", "trusted"] {
