@@ -276,7 +276,12 @@ fn writes_are_looked_at_afterwards_only_where_triggers_touch_the_session() {
     let catalogue = &catalogues().traps;
     for (text, observe) in [
         ("insert into users (name) values (upper('x'))", false),
-        ("insert into with_quiet_trigger values (1)", false),
+        (
+            "insert into public.users (id, name) values (1, 'x') on conflict (id) do update set (name, age) = ('y', 2)",
+            false,
+        ),
+        ("insert into no_such_table (id) values (1)", true),
+        ("insert into with_quiet_trigger (id) values (1)", false),
         ("insert into with_loud_trigger values (1)", true),
         ("update users set name = f_stable_config()", true),
         ("delete from users where id = nextval('s')", false),

@@ -237,6 +237,8 @@ pub(super) fn of(name: &[u8]) -> (Keyword, Role) {
         b"content" => (Keyword::NoKeyword, Role::Soft),
         b"version" => (Keyword::NoKeyword, Role::Soft),
         b"standalone" => (Keyword::NoKeyword, Role::Soft),
+        b"conflict" => (Keyword::NoKeyword, Role::Soft),
+        b"set" => (Keyword::NoKeyword, Role::Soft),
         _ => (Keyword::NoKeyword, Role::None),
     }
 }

@@ -214,7 +214,9 @@ fn call(tokens: &Tokens<'_>, at: usize, after_point: bool) -> Call {
         return Call::No;
     }
     if after_point {
-        return Call::Yes;
+        let first = first_part(tokens, at);
+        let target = first > 0 && tokens.keyword(first - 1) == Keyword::INTO;
+        return if target { Call::Perhaps } else { Call::Yes };
     }
     if tokens.role(at) != Role::Name {
         return Call::Perhaps;
@@ -222,14 +224,27 @@ fn call(tokens: &Tokens<'_>, at: usize, after_point: bool) -> Call {
     let Some(before) = at.checked_sub(1) else {
         return Call::Perhaps;
     };
+    // `INSERT INTO t (…)` is no call either.
     let alias = tokens.role(before) == Role::Name
         || tokens.is(before, TokenKind::RightParen)
-        || tokens.keyword(before) == Keyword::AS;
+        || matches!(tokens.keyword(before), Keyword::AS | Keyword::INTO);
     if alias || is_cte(tokens, at) {
         Call::Perhaps
     } else {
         Call::Yes
     }
+}
+
+/// Where the qualified name begins whose last part stands at `at`.
+fn first_part(tokens: &Tokens<'_>, at: usize) -> usize {
+    let mut first = at;
+    // Catalogue, schema and name; more parts are no name.
+    for _ in 0..3 {
+        if first >= 2 && tokens.is(first - 1, TokenKind::Dot) && tokens.is_name(first - 2) {
+            first -= 2;
+        }
+    }
+    first
 }
 
 /// A common table expression's name stands at `at`: `name [(…)] AS [[NOT] MATERIALIZED] (`.

@@ -343,9 +343,12 @@ impl Reader<'_, '_> {
         scan(self.tokens, at, &mut findings);
         self.surroundings(&mut findings);
         let mut traits = findings.traits;
-        if findings.trigger_observe
-            || !findings.unknown_calls.is_empty() && self.catalogue.is_some()
-        {
+        let unknown = self.catalogue.is_some_and(|catalogue| {
+            let is_relation =
+                |at: &usize| catalogue.name(self.tokens.name(*at)).has(Flags::RELATION);
+            !findings.unknown_calls.iter().all(is_relation)
+        });
+        if findings.trigger_observe || unknown {
             traits = traits.with(Traits::OBSERVE);
         }
         if self.sets_settings() {
