@@ -39,7 +39,7 @@ use crate::{
     net::Stream,
     pool::Lease,
     protocol::{SqlState, backend::Status, frame::HEADER, write},
-    routing::{Ask, Random, Reason, Route, Target, route},
+    routing::{Ask, Consistency, Random, Reason, Route, Target, route},
     session::{
         Pin, Session, Transaction,
         effects::server_lost,
@@ -79,6 +79,10 @@ pub(super) struct Task {
     pub(super) ongoing: Option<Box<Exchange>>,
     /// Reads in a row that no replica had caught up for.
     pub(super) bounced: u8,
+    /// When the request in hand began.
+    pub(super) began: Instant,
+    /// The cluster's epoch when the request's server was chosen.
+    pub(super) epoch: u64,
     /// The open transaction has changed the catalogue.
     pub(super) ddl: bool,
 }
@@ -399,12 +403,14 @@ impl Task {
     // One request.
 
     async fn serve(&mut self, request: Request, scratch: &mut Scratch) -> Result<(), Gone> {
+        self.began = Instant::now();
         if answer::answered(self, &request, scratch) {
             scratch.client_in.consume(request.len);
             return Ok(());
         }
         let mut tries = Tries {
             begin: self.begins(&request, scratch),
+            leaning: self.leans(&request, scratch),
             ..Tries::default()
         };
         loop {
@@ -625,6 +631,7 @@ impl Task {
             }
         }
         self.flush_before_waiting(scratch).await?;
+        let waiting = Instant::now();
         let lent = self.proxy.lend(Lend {
             tenant: &self.tenant,
             worker: self.worker,
@@ -632,7 +639,14 @@ impl Task {
             target: route.target,
         });
         match lent.await {
-            Ok(lease) => Ok(Some((lease, route))),
+            Ok(lease) => {
+                let waited = waiting.elapsed();
+                self.proxy.metrics(self.worker).pool_wait(waited);
+                if let Some(stats) = self.tenant.database.stats.get(self.worker) {
+                    stats.assigned(waited);
+                }
+                Ok(Some((lease, route)))
+            }
             Err(Refused::Node(node)) => {
                 tries.avoid.push(node);
                 self.proxy
@@ -656,6 +670,7 @@ impl Task {
     }
 
     async fn route(&mut self, request: &Request, tries: &Tries) -> Result<Route, Visible> {
+        self.epoch = self.proxy.monitor.view().epoch;
         if self.pinned_here(request) {
             return Ok(Route {
                 target: Target::Primary,
@@ -708,6 +723,27 @@ impl Task {
         }
     }
 
+    /// The text of a request that is one simple Query, or runs the session's unnamed statement.
+    fn text<'a>(&'a self, request: &Request, scratch: &'a Scratch) -> Option<&'a [u8]> {
+        match &request.query {
+            Some(range) => scratch.client_in.filled().get(range.clone()),
+            None => self.session.unnamed.text(),
+        }
+    }
+
+    fn leans(&self, request: &Request, scratch: &Scratch) -> bool {
+        request.class.access == Access::Read
+            && self
+                .tenant
+                .database
+                .classes(self.worker)
+                .is_some_and(|mut classes| {
+                    self.text(request, scratch).is_some_and(|text| {
+                        classes.leans(text, self.session.lexing, self.began.into_std())
+                    })
+                })
+    }
+
     fn decide(&self, request: &Request, tries: &Tries) -> Route {
         if let Some(reason) = tries.primary {
             return Route {
@@ -731,11 +767,12 @@ impl Task {
             begin: tries.begin,
             read_only_session: self.session.is_read_only_by_default(),
             unfinished,
-            leaning: false,
+            leaning: tries.leaning,
             own: &self.session.own,
             seen: &self.session.seen,
             seen_by_all: &seen_by_all,
             avoid: &tries.avoid,
+            now: self.began.into_std(),
         };
         let view = self.proxy.monitor.view();
         route(
@@ -796,7 +833,9 @@ impl Task {
             self.session.suspect = true;
         }
         if class.traits.has(Traits::DDL) {
+            // Nothing that is known of the catalogue holds while this runs, nor until it is read again.
             self.ddl = true;
+            self.tenant.database.ddl_seen();
         }
         self.on_replica = replica;
         if self.session.unsynced {
@@ -867,12 +906,19 @@ impl Task {
         status: Option<Status>,
         scratch: &mut Scratch,
     ) -> Result<(), Gone> {
-        let now = Instant::now().into_std();
+        let answered = Instant::now();
+        let now = answered.into_std();
         let replica = matches!(route.target, Target::Replica(_));
-        let epoch = self.proxy.monitor.view().epoch;
-        let node = lease.node();
+        let (epoch, node) = (self.epoch, lease.node());
+        self.count(replica, answered - self.began, status);
         if replica {
-            self.session.seen.on_replica(epoch, node, now, true);
+            let consistency = self
+                .session
+                .own
+                .consistency
+                .unwrap_or(self.tenant.policy.consistency);
+            let covered = consistency != Consistency::Eventual;
+            self.session.seen.on_replica(epoch, node, now, covered);
         } else {
             self.session.seen.on_primary(epoch, node, now);
             if !request.class.traits.has(Traits::PURE_READ) {
@@ -926,6 +972,16 @@ impl Task {
         Ok(())
     }
 
+    fn count(&mut self, replica: bool, took: Duration, status: Option<Status>) {
+        self.proxy.metrics(self.worker).query_duration(took);
+        if let Some(stats) = self.tenant.database.stats.get(self.worker) {
+            stats.query(replica, took);
+            if status == Some(Status::Idle) {
+                stats.transaction(took);
+            }
+        }
+    }
+
     /// A replica has refused: the primary is asked.
     async fn refused(
         &mut self,
@@ -950,12 +1006,7 @@ impl Task {
             names.rewind();
         }
         tries.primary = Some(Reason::Retry);
-        let text = request
-            .query
-            .clone()
-            .and_then(|range| scratch.client_in.filled().get(range))
-            .or_else(|| self.session.unnamed.text());
-        if let Some(text) = text {
+        if let Some(text) = self.text(request, scratch) {
             self.proxy.learn(
                 &self.tenant,
                 self.worker,
@@ -1104,6 +1155,8 @@ struct Tries {
     avoid: Vec<NodeId>,
     /// The modes of the transaction that it opens.
     begin: Option<Begin>,
+    /// Its statement conflicted with recovery lately.
+    leaning: bool,
     /// Only the primary may answer now.
     primary: Option<Reason>,
 }

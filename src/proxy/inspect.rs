@@ -23,7 +23,7 @@ use crate::{
     protocol::SqlState,
     routing::{Ask, Policy, Random, Target, route},
     session::Own,
-    sql::{self, Lexing},
+    sql::{self, CacheStats, Lexing},
 };
 
 impl Inspect for Proxy {
@@ -175,6 +175,21 @@ impl Inspect for Proxy {
         rows.into_values().collect()
     }
 
+    fn class_cache(&self) -> Option<CacheStats> {
+        let databases: Vec<_> = self.tenants().databases.values().cloned().collect();
+        let mut sum = CacheStats::default();
+        for stats in databases.iter().flat_map(|database| database.cache_stats()) {
+            sum.skeleton_hits += stats.skeleton_hits;
+            sum.fingerprint_hits += stats.fingerprint_hits;
+            sum.misses += stats.misses;
+            sum.unreadable += stats.unreadable;
+            sum.too_long += stats.too_long;
+            sum.evictions += stats.evictions;
+            sum.flushes += stats.flushes;
+        }
+        Some(sum)
+    }
+
     fn max_clients(&self) -> usize {
         self.settings().listen.max_clients
     }
@@ -227,6 +242,7 @@ impl Inspect for Proxy {
             seen: &Default::default(),
             seen_by_all: &Default::default(),
             avoid: &[],
+            now: tokio::time::Instant::now().into_std(),
         };
         let view = self.monitor.view();
         let policy = Policy::from(&entry.routing);

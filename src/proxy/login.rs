@@ -140,6 +140,8 @@ impl Door {
                     ignoring: false,
                     ongoing: None,
                     bounced: 0,
+                    began: Instant::now(),
+                    epoch: 0,
                     ddl: false,
                 };
                 Some((task, unread))

@@ -274,12 +274,7 @@ impl Proxy {
         let authenticator = Authenticator::new(&new.users, new.listen.trust, Some(&before))
             .map_err(|error| error.to_string())?;
         self.authenticator.store(Arc::new(authenticator));
-        // What needs a restart stays as it is.
-        let effective = Config {
-            nodes: old.nodes.clone(),
-            ..new
-        };
-        self.config.store(Arc::new(effective));
+        self.config.store(Arc::new(old.reloaded(&new)));
         // Sessions that begin from now on get pools by the new settings; the old pools go with
         // their last session.
         if !changes.live.is_empty() {

@@ -23,7 +23,7 @@ use crate::{
     protocol::startup::Setting,
     routing::Policy,
     session::settings::Settings,
-    sql::{CacheLimits, ClassCache, Unknown, catalogue::Catalogue},
+    sql::{CacheLimits, CacheStats, ClassCache, Unknown, catalogue::Catalogue},
 };
 
 /// One database as clients name it.
@@ -104,17 +104,22 @@ impl Database {
         )
     }
 
-    /// Texts that couldn't be classified, by worker.
-    pub(super) fn unknown(&self) -> Vec<Unknown> {
+    fn all_classes(&self) -> impl Iterator<Item = MutexGuard<'_, ClassCache>> {
         self.classes
             .iter()
-            .flat_map(|cache| {
-                cache
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .unknown()
-            })
+            .map(|cache| cache.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Texts that couldn't be classified, by worker.
+    pub(super) fn unknown(&self) -> Vec<Unknown> {
+        self.all_classes()
+            .flat_map(|cache| cache.unknown())
             .collect()
+    }
+
+    /// What the class caches have done, by worker.
+    pub(super) fn cache_stats(&self) -> Vec<CacheStats> {
+        self.all_classes().map(|cache| cache.stats()).collect()
     }
 
     /// What the workers have done for it.

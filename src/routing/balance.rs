@@ -1,7 +1,7 @@
 //! The choice among replicas.
 
 use super::{Ask, Balance, Consistency, Policy, Reason, Route, Target};
-use crate::cluster::{CaughtUp, Health, NodeId, NodeView, Role, View, caught_up};
+use crate::cluster::{CaughtUp, Health, NodeId, NodeView, Role, Seen, View, caught_up};
 
 /// A random number for one choice; [`super::route`] itself has no randomness.
 #[derive(Clone, Copy, Debug)]
@@ -96,6 +96,9 @@ fn fitness(node: &NodeView, ask: &Ask<'_>, policy: &Policy, view: &View) -> Fitn
     {
         return Fitness::Unfit(Unfit::Down);
     }
+    if !node.comparable {
+        return without_positions(ask, policy);
+    }
     // No answer is "unknown", never "caught up".
     let within = node.lag.is_some_and(|lag| lag <= ask.max_lag(policy))
         && node
@@ -105,11 +108,15 @@ fn fitness(node: &NodeView, ask: &Ask<'_>, policy: &Policy, view: &View) -> Fitn
         return Fitness::Unfit(Unfit::Lag);
     }
     let consistency = ask.consistency(policy);
-    if consistency == Consistency::Eventual {
-        return Fitness::Fit;
-    }
+    // What was asked for by position holds whatever else the session is content with.
+    let mut at_least = Seen::default();
+    at_least.set_min_lsn(ask.seen.min_lsn());
     let seen = [
-        Some(ask.seen),
+        Some(if consistency == Consistency::Eventual {
+            &at_least
+        } else {
+            ask.seen
+        }),
         (consistency == Consistency::Global).then_some(ask.seen_by_all),
     ];
     for seen in seen.into_iter().flatten() {
@@ -121,6 +128,27 @@ fn fitness(node: &NodeView, ask: &Ask<'_>, policy: &Policy, view: &View) -> Fitn
         }
     }
     Fitness::Fit
+}
+
+/// A server that doesn't give positions as PostgreSQL does: only time can tell. What was written is
+/// taken for replayed after the longest lag that is allowed.
+fn without_positions(ask: &Ask<'_>, policy: &Policy) -> Fitness {
+    let wait = ask.max_lag(policy);
+    let recent = |seen: &Seen| {
+        seen.primary_at()
+            .is_some_and(|at| ask.now.saturating_duration_since(at) < wait)
+    };
+    let fit = match ask.consistency(policy) {
+        _ if ask.seen.min_lsn().is_some() => false,
+        Consistency::Eventual => true,
+        Consistency::Session => !recent(ask.seen),
+        Consistency::Global => !recent(ask.seen) && !recent(ask.seen_by_all),
+    };
+    if fit {
+        Fitness::Fit
+    } else {
+        Fitness::Unfit(Unfit::Behind)
+    }
 }
 
 /// Own zone and good health first: smaller is better.

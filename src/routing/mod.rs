@@ -11,7 +11,7 @@ mod balance;
 mod policy;
 mod reason;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 pub use balance::Random;
 pub use policy::{Balance, Consistency, Policy, ReadFallback, RouteOverride, RoutingMode};
@@ -66,6 +66,7 @@ pub struct Ask<'a> {
     pub seen_by_all: &'a Seen,
     /// Nodes that have failed this request already.
     pub avoid: &'a [NodeId],
+    pub now: Instant,
 }
 
 /// Decides. `in_flight` tells how many requests a node is serving.

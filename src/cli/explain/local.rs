@@ -134,6 +134,7 @@ fn decide(text: &str, catalogue: &Catalogue, policy: &Policy, view: &View) -> Va
         seen: &Seen::default(),
         seen_by_all: &Seen::default(),
         avoid: &[],
+        now: tokio::time::Instant::now().into_std(),
     };
     let chosen = route(&ask, policy, view, |_node| 0, Random(0));
     let (word, node) = match chosen.target {

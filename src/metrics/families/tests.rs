@@ -82,7 +82,7 @@ fn scrape() -> Scrape {
         ],
         pools: Vec::new(),
         class_cache: Some(CacheStats {
-            text_hits: 5,
+            skeleton_hits: 5,
             misses: 2,
             ..CacheStats::default()
         }),
