@@ -1,6 +1,7 @@
 """SQLAlchemy over psycopg and asyncpg. Arguments: URL, a table's name, a mark for read statements."""
 import asyncio
 import sys
+import time
 
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
@@ -56,9 +57,11 @@ with readers.connect() as conn:
         assert conn.execute(sa.text(f"select count(*) from {table} /* {mark} */")).scalar() == 21
 autocommit = engine.execution_options(isolation_level="AUTOCOMMIT")
 with autocommit.connect() as conn:
-    for i in range(10):
+    # The catalogue learns of the new tables meanwhile.
+    for i in range(100):
         found = conn.execute(sa.text(f"select name from {table} where id = :id /* {mark} */"), {"id": 1})
         assert found.scalar() == "a0"
+        time.sleep(0.02)
 engine.dispose()
 
 

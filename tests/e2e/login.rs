@@ -290,7 +290,7 @@ fn trust_only_where_configured() {
             .try_connect("nobody_here", "x", "app")
             .await
             .unwrap_err();
-        assert_eq!(sqlstate(&error), "28P01");
+        assert_eq!(sqlstate(&error), "28000");
     });
 }
 
