@@ -341,18 +341,19 @@ impl Keeper {
         mut primary: tokio::sync::watch::Receiver<super::CurrentPrimary>,
         mut next: Instant,
     ) {
-        loop {
-            if self.slot.used.swap(false, Ordering::Relaxed) {
-                self.used_at = Instant::now();
-            } else if self.used_at.elapsed() > UNUSED {
-                self.slot.withdraw();
-                self.loaded = None;
-                self.connection = None;
-                while !self.slot.used.load(Ordering::Relaxed) {
-                    self.slot.wake.notified().await;
-                }
-                return;
+        // Once per poll: the first use after it wakes this task, all others don't.
+        if self.slot.used.swap(false, Ordering::Relaxed) {
+            self.used_at = Instant::now();
+        } else if self.used_at.elapsed() > UNUSED {
+            self.slot.withdraw();
+            self.loaded = None;
+            self.connection = None;
+            while !self.slot.used.load(Ordering::Relaxed) {
+                self.slot.wake.notified().await;
             }
+            return;
+        }
+        loop {
             let changes = self.slot.changes_so_far();
             if changes != self.tended {
                 self.tended = changes;
