@@ -431,6 +431,10 @@ impl Lease {
                 self.discard(object);
             } else {
                 // A clock's reading in whole ticks would do; this one costs no system call.
+                if std::mem::take(&mut object.backend.tainted) {
+                    // Reset before it serves anyone: nothing of this session may be seen by the next.
+                    object.backend.settings = None;
+                }
                 object.idle_since = Instant::now();
                 drop(object);
             }

@@ -8,12 +8,12 @@ use crate::{
         SqlState,
         backend::{Status, tag},
         frame::{HEADER, Header},
-        frontend::{Object, Parse, Target, tag as front},
+        frontend::{Bind, Object, Parse, Target, tag as front},
         write,
     },
     session::{
         Transaction, own,
-        request::{End, Request, Work},
+        request::{End, Request, Resolved, Work},
     },
     sql::{self, Begin, Effect, Kind, Traits},
 };
@@ -23,7 +23,7 @@ pub(super) fn answered(task: &mut Task, request: &Request, scratch: &mut Scratch
     if task.session.unsynced || request.oversize {
         return false;
     }
-    if task.session.transaction == Transaction::Lost {
+    if matches!(task.session.transaction, Transaction::Lost { .. }) {
         return in_lost_transaction(task, request, scratch);
     }
     let done = match request.query.clone() {
@@ -89,7 +89,9 @@ fn simple(task: &mut Task, request: &Request, text: &[u8], out: &mut Vec<u8>) ->
             Some(effect) => own_statement(task, &effect, out),
             None => return false,
         },
-        _ if request.class.traits.has(Traits::SQL_PREPARED) && (idle || deferred) => {
+        _ if request.class.traits.has(Traits::SQL_PREPARED)
+            && task.session.transaction.status() != Status::Failed =>
+        {
             if !deallocated(task, text) {
                 return false;
             }
@@ -170,13 +172,28 @@ fn in_lost_transaction(task: &mut Task, request: &Request, scratch: &mut Scratch
         idle(task, request, scratch);
         return true;
     }
-    let error = Visible::error(
+    let error = if matches!(task.session.transaction, Transaction::Lost { told: false }) {
+        task.session.transaction = Transaction::Lost { told: true };
+        Visible::error(
+            Fault::Node,
+            SqlState::SERIALIZATION_FAILURE,
+            "the transaction was rolled back: its server connection was lost",
+        )
+        .hint("run the transaction again")
+    } else {
+        aborted()
+    };
+    task.answer_error(request, &error, scratch);
+    true
+}
+
+/// What PostgreSQL says to anything but the end of a failed transaction.
+pub(super) fn aborted() -> Visible {
+    Visible::error(
         Fault::Node,
         SqlState::IN_FAILED_SQL_TRANSACTION,
         "current transaction is aborted, commands ignored until end of transaction block",
-    );
-    task.answer_error(request, &error, scratch);
-    true
+    )
 }
 
 /// The modes of a transaction that was answered but not opened, and is now to be opened by
@@ -283,15 +300,23 @@ fn own_extended(task: &mut Task, request: &Request, scratch: &mut Scratch) -> bo
         .filled()
         .get(..request.len)
         .unwrap_or_default();
-    let Some(text) = parsed_text(frames).map(<[u8]>::to_vec) else {
+    let Some(text) = its_text(frames, task, &mut scratch.resolved) else {
         return false;
     };
     let Some(effect) = own_effect(&text, task) else {
         return false;
     };
+    let executes = request.work == Work::Runs;
     let mut rows = Vec::new();
-    own_statement(task, &effect, &mut rows);
+    match &effect {
+        // Only described: nothing is to change yet.
+        Effect::OwnSet { .. } if !executes => {}
+        effect => own_statement(task, effect, &mut rows),
+    }
     if rows.first() == Some(&tag::ERROR_RESPONSE) {
+        if let Some(names) = task.session.known_names() {
+            names.undo();
+        }
         scratch.to_client.bytes.extend_from_slice(&rows);
     } else {
         // RowDescription answers Describe, the rest answers Execute.
@@ -307,6 +332,9 @@ fn own_extended(task: &mut Task, request: &Request, scratch: &mut Scratch) -> bo
             |out| out.extend_from_slice(&rows),
             Some(description),
         );
+        if let Some(names) = task.session.known_names() {
+            names.settle();
+        }
     }
     write::ready_for_query(
         &mut scratch.to_client.bytes,
@@ -315,13 +343,22 @@ fn own_extended(task: &mut Task, request: &Request, scratch: &mut Scratch) -> bo
     true
 }
 
-fn parsed_text(frames: &[u8]) -> Option<&[u8]> {
+/// The text of the one statement that these frames prepare, bind or describe.
+fn its_text(frames: &[u8], task: &Task, resolved: &mut Resolved) -> Option<Vec<u8>> {
     let header = Header::parse(frames).ok()??;
-    if header.tag != front::PARSE {
-        return None;
+    let body = frames.get(HEADER..header.len)?;
+    let name = match header.tag {
+        front::PARSE => return Parse::read(body).ok().map(|parse| parse.text.to_vec()),
+        front::BIND => Bind::read(body).ok()?.statement,
+        front::DESCRIBE => Target::read(header.tag, body).ok()?.name,
+        _ => return None,
+    };
+    if name.is_empty() {
+        return task.session.unnamed.text().map(<[u8]>::to_vec);
     }
-    let parse = Parse::read(frames.get(HEADER..header.len)?).ok()?;
-    parse.name.is_empty().then_some(parse.text)
+    let statement = resolved.resolve()?;
+    resolved.rewind();
+    Some(statement.text().to_vec())
 }
 
 /// Acknowledges each frame of an extended request; `execute` writes what answers Execute.

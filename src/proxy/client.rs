@@ -25,7 +25,7 @@ use tokio::time::Instant;
 use super::{
     Proxy, answer,
     clients::{Activity, Client},
-    exchange::{Exchange, Lost, Outcome, Refuse, Terms, send},
+    exchange::{Exchange, Lost, Outcome, Refusal, Refuse, Side, Terms, send},
     lend::{Lend, Refused},
     observe,
     scratch::Scratch,
@@ -38,7 +38,12 @@ use crate::{
     metrics::RetryReason,
     net::Stream,
     pool::Lease,
-    protocol::{SqlState, backend::Status, frame::HEADER, write},
+    protocol::{
+        SqlState,
+        backend::Status,
+        frame::{HEADER, Header},
+        write,
+    },
     routing::{Ask, Consistency, Random, Reason, Route, Target, route},
     session::{
         Pin, Session, Transaction,
@@ -71,10 +76,11 @@ pub(super) struct Task {
     pub(super) held: Option<Lease>,
     /// Session mode: its replica.
     pub(super) replica: Option<Lease>,
-    /// Where the open transaction is.
-    pub(super) on_replica: bool,
+    pub(super) stance: Stance,
     /// Frames up to the next Sync are ignored: an error was answered before it.
     pub(super) ignoring: bool,
+    /// What a client at rest between its messages and their Sync still needs.
+    pub(super) scratch: Option<Box<Scratch>>,
     /// An exchange that waits for more of the client's bytes.
     pub(super) ongoing: Option<Box<Exchange>>,
     /// Reads in a row that no replica had caught up for.
@@ -85,6 +91,16 @@ pub(super) struct Task {
     pub(super) epoch: u64,
     /// The open transaction has changed the catalogue.
     pub(super) ddl: bool,
+}
+
+/// Where the open transaction, or the implicit one of an unsynced request, stands.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct Stance {
+    pub(super) on_replica: bool,
+    /// Something has run since the last Sync.
+    ran: bool,
+    /// Nothing but reads ran in it: it can go on elsewhere.
+    movable: bool,
 }
 
 /// The client's connection ends.
@@ -123,6 +139,9 @@ impl Task {
     /// Waits for the client, without a buffer. False: it is to be let go.
     async fn idle(&mut self) -> bool {
         self.entry.set_activity(self.resting());
+        if self.proxy.is_stopping() && !self.told_to_go().await {
+            return false;
+        }
         if self.held.is_none() && self.replica.is_none() {
             let stream = &mut self.stream;
             let readable = std::future::poll_fn(|cx| stream.poll_readable(cx));
@@ -239,7 +258,16 @@ impl Task {
                 drop(lease);
                 self.node_failed(node, said.is_none());
                 server_lost(&mut self.session);
-                if pinned || (open && said.is_some()) {
+                if open {
+                    // It hears of it with its next statement.
+                    self.session.transaction = Transaction::Lost { told: false };
+                }
+                // An end that the server itself has decided on (a timeout of the session's) is told
+                // as it said it.
+                let decided = said
+                    .as_ref()
+                    .is_some_and(|(state, _)| matches!(&state.0, b"25P03" | b"25P04" | b"57P05"));
+                if pinned || decided {
                     let error = match said {
                         Some((sqlstate, message)) => Visible::fatal(Fault::Node, sqlstate, message),
                         None => Visible::fatal(
@@ -262,7 +290,7 @@ impl Task {
 
     /// Serves requests until the client has nothing more to say.
     async fn busy(&mut self, first: Option<Vec<u8>>) -> Result<(), Gone> {
-        let mut scratch = Scratch::take();
+        let mut scratch = self.scratch.take().unwrap_or_else(Scratch::take);
         if let Some(bytes) = first {
             scratch.client_in.grow(bytes.len());
             let mut source = bytes.as_slice();
@@ -271,7 +299,12 @@ impl Task {
         }
         let result = self.requests(&mut scratch).await;
         if result.is_ok() {
-            scratch.give_back();
+            if self.session.unsynced {
+                // What has been answered since the last Sync decides what the next messages mean.
+                self.scratch = Some(scratch);
+            } else {
+                scratch.give_back();
+            }
         }
         result
     }
@@ -300,6 +333,15 @@ impl Task {
             };
             match found {
                 Ok(Scan::Request(request)) => {
+                    if request.oversize && self.refuses_all() {
+                        let header = Header::parse(scratch.client_in.filled()).ok().flatten();
+                        self.discard(header.map_or(0, |header| header.len), scratch)
+                            .await?;
+                        if !self.ignoring {
+                            self.answer_error(&request, &answer::aborted(), scratch);
+                        }
+                        continue;
+                    }
                     if self.ignoring {
                         self.ignore(&request, scratch);
                     } else {
@@ -335,6 +377,11 @@ impl Task {
         }
     }
 
+    /// Whatever comes is only answered with an error, or not at all.
+    fn refuses_all(&self) -> bool {
+        self.ignoring || matches!(self.session.transaction, Transaction::Lost { .. })
+    }
+
     /// Reads once. Waits when part of a request is there. False: nothing was there after all.
     async fn read_some(&mut self, scratch: &mut Scratch) -> Result<bool, Gone> {
         let stream = &mut self.stream;
@@ -353,7 +400,8 @@ impl Task {
     }
 
     async fn flush(&mut self, scratch: &mut Scratch) -> Result<(), Gone> {
-        if scratch.to_client.is_empty() {
+        // A TLS layer may hold the end of what was written.
+        if scratch.to_client.is_empty() && !self.stream.is_tls() {
             return Ok(());
         }
         send(&mut self.stream, &mut scratch.to_client)
@@ -404,6 +452,9 @@ impl Task {
 
     async fn serve(&mut self, request: Request, scratch: &mut Scratch) -> Result<(), Gone> {
         self.began = Instant::now();
+        if request.class.kind == Kind::Own {
+            self.sampled().await;
+        }
         if answer::answered(self, &request, scratch) {
             scratch.client_in.consume(request.len);
             return Ok(());
@@ -465,9 +516,14 @@ impl Task {
             } else {
                 Refuse::Nothing
             },
+            heals: !was_open && !continued && request.describes && tries.count < Tries::LIMIT,
             ends_with_client: was_open || pure,
             open: request.end == End::Open,
-            replica,
+            on: if replica {
+                Side::Replica
+            } else {
+                Side::Primary
+            },
         };
         let once = was_open || continued || request.end == End::Open || request.oversize;
         let kept = if once { 0 } else { emitted.consumed };
@@ -493,7 +549,7 @@ impl Task {
     /// The exchange goes on with more of the client's bytes.
     fn interrupt(&mut self, lease: Lease, exchange: Box<Exchange>, replica: bool) -> Next {
         self.session.unsynced = true;
-        self.on_replica = replica;
+        self.stance.on_replica = replica;
         self.held = Some(lease);
         self.ongoing = Some(exchange);
         Next::Done
@@ -505,7 +561,7 @@ impl Task {
             return Err(Gone::Left);
         };
         exchange.terms.open = true;
-        let target = if self.on_replica {
+        let target = if self.stance.on_replica {
             Target::Replica(lease.node())
         } else {
             Target::Primary
@@ -548,8 +604,13 @@ impl Task {
                 Ok(Next::Done)
             }
             Outcome::ClientBytes => Ok(self.interrupt(lease, exchange, replica)),
-            Outcome::Refused { sqlstate, status } => {
-                self.refused(request, lease, sqlstate, status, tries, scratch)
+            Outcome::Refused { refusal, status } => {
+                if refusal.stale {
+                    lease.backend.prepared.doubt_all();
+                    lease.backend.unnamed = None;
+                    tries.count += 1;
+                }
+                self.refused(request, lease, refusal, status, tries, scratch)
                     .await;
                 Ok(Next::Again)
             }
@@ -569,9 +630,11 @@ impl Task {
                 )
                 .hint("the statement may have run without them; its server connection is closed");
                 server_lost(&mut self.session);
-                self.fail(request, &error, scratch)
-                    .await
-                    .map(|()| Next::Done)
+                self.discard_unwanted(exchange.passing_on, scratch).await?;
+                let consumed = if exchange.kept > 0 { request.len } else { 0 };
+                scratch.client_in.consume(consumed);
+                self.answer_error(request, &error, scratch);
+                self.flush(scratch).await.map(|()| Next::Done)
             }
             Outcome::ClientLost => {
                 self.proxy.abandon(lease);
@@ -599,14 +662,39 @@ impl Task {
         // A transaction, an implicit one, and most pins stay where they are.
         if self.session.transaction.is_open() || self.session.unsynced {
             let reason = Reason::Transaction;
-            let node = self.held.as_ref().map(Lease::node);
-            if let (Some(lease), Some(node)) = (self.held.take(), node) {
-                let target = if self.on_replica {
-                    Target::Replica(node)
-                } else {
-                    Target::Primary
-                };
-                return Ok(Some((lease, Route { target, reason })));
+            let Some(lease) = self.held.take() else {
+                let error = Visible::fatal(
+                    Fault::Proxy,
+                    SqlState::INTERNAL_ERROR,
+                    "the server connection of the open transaction is missing",
+                );
+                return Err(self.farewell(&error, scratch).await);
+            };
+            match self.leaves_replica(request, scratch) {
+                Leaving::Stays => {
+                    let target = if self.stance.on_replica {
+                        Target::Replica(lease.node())
+                    } else {
+                        Target::Primary
+                    };
+                    return Ok(Some((lease, Route { target, reason })));
+                }
+                Leaving::Can(how) => {
+                    self.leave_replica(lease, how).await;
+                    tries.primary = Some(Reason::Transaction);
+                    tries.begin = self.begins(request, scratch);
+                }
+                Leaving::Cannot => {
+                    self.held = Some(lease);
+                    let error = Visible::error(
+                        Fault::Client,
+                        SqlState::FEATURE_NOT_SUPPORTED,
+                        "this statement belongs on the primary, and its transaction runs on a replica",
+                    )
+                    .hint("SET pgsplit.route = 'primary' before such a transaction");
+                    self.fail_in_transaction(request, &error, scratch).await?;
+                    return Ok(None);
+                }
             }
         }
         let route = match self.route(request, tries).await {
@@ -661,6 +749,49 @@ impl Task {
         }
     }
 
+    /// Whether a request has to leave the replica that the transaction, or the implicit one of an
+    /// unsynced request, is on.
+    fn leaves_replica(&self, request: &Request, scratch: &Scratch) -> Leaving {
+        let needs_primary = matches!(request.class.access, Access::Primary(_))
+            && request.class.hint != Some(crate::sql::Hint::Replica);
+        if !self.stance.on_replica || !needs_primary || scratch.replies.skipping() {
+            return Leaving::Stays;
+        }
+        if self.session.transaction.status() == Status::Failed {
+            return Leaving::Stays;
+        }
+        match (self.session.transaction.is_open(), self.session.unsynced) {
+            (true, false) if self.stance.movable => Leaving::Can(Way::Rollback),
+            (false, true) if !self.stance.ran && scratch.replies.is_empty() => {
+                Leaving::Can(Way::Sync)
+            }
+            _ => Leaving::Cannot,
+        }
+    }
+
+    async fn leave_replica(&mut self, mut lease: Lease, how: Way) {
+        let left = match how {
+            Way::Rollback => {
+                // Each statement had a snapshot of its own, so that it may go on elsewhere; what
+                // ran was only read.
+                let text: Box<[u8]> = b"BEGIN READ ONLY".as_slice().into();
+                let modes = Begin {
+                    read_only: Some(true),
+                    ..Begin::default()
+                };
+                self.session.transaction = Transaction::Deferred { modes, text };
+                observe::execute(&mut lease, "ROLLBACK").await
+            }
+            Way::Sync => {
+                self.session.unsynced = false;
+                observe::sync(&mut lease).await
+            }
+        };
+        if left.is_ok() && self.entry.ended().await {
+            lease.give_back();
+        }
+    }
+
     /// Answers that are ready must not wait for a server that isn't.
     async fn flush_before_waiting(&mut self, scratch: &mut Scratch) -> Result<(), Gone> {
         if self.session.transaction.status() == Status::Idle || scratch.to_client.is_empty() {
@@ -710,6 +841,27 @@ impl Task {
         self.proxy.or_no_fallback(chosen, &self.tenant.policy)
     }
 
+    /// Waits until a position bounds what the session has seen, for SHOW pgsplit.last_lsn.
+    async fn sampled(&self) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let deadline = Instant::now() + PATIENCE;
+        let mut views = self.proxy.monitor.subscribe();
+        while self
+            .session
+            .seen
+            .watermark(&self.proxy.monitor.view())
+            .is_err()
+        {
+            self.proxy.want_samples();
+            if !matches!(
+                tokio::time::timeout_at(deadline, views.changed()).await,
+                Ok(Ok(()))
+            ) {
+                return;
+            }
+        }
+    }
+
     /// The modes of the transaction that this request opens, if it opens one.
     fn begins(&self, request: &Request, scratch: &Scratch) -> Option<Begin> {
         match &self.session.transaction {
@@ -719,7 +871,9 @@ impl Task {
                 let text = range.and_then(|range| scratch.client_in.filled().get(range));
                 Some(answer::merged(*modes, text, self.session.lexing))
             }
-            Transaction::Idle | Transaction::Open { .. } | Transaction::Lost => request.begin,
+            Transaction::Idle | Transaction::Open { .. } | Transaction::Lost { .. } => {
+                request.begin
+            }
         }
     }
 
@@ -766,6 +920,7 @@ impl Task {
             class: request.class,
             begin: tries.begin,
             read_only_session: self.session.is_read_only_by_default(),
+            isolation: self.session.default_isolation(),
             unfinished,
             leaning: tries.leaning,
             own: &self.session.own,
@@ -793,11 +948,19 @@ impl Task {
         let splittable = pins
             .iter()
             .all(|pin| matches!(pin, Pin::Listen | Pin::AdvisoryLock));
-        !(splittable && request.class.access == Access::Read)
+        // What goes on over several requests would keep the other connection in this one's place.
+        let alone = self.session.transaction == Transaction::Idle
+            && request.begin.is_none()
+            && matches!(request.end, End::Ready | End::Sync)
+            && request.class.kind == Kind::Single;
+        !(splittable && alone && request.class.access == Access::Read)
     }
 
     /// A role can't be carried over blindly: if that fails the statement must not run at all.
     async fn bring_identity(&mut self, lease: &mut Lease) -> Result<(), Visible> {
+        if self.session.transaction.is_open() || self.session.unsynced {
+            return Ok(());
+        }
         let wanted = self.session.settings.current();
         let changes = match &lease.backend.settings {
             Some(known) if Arc::ptr_eq(known, wanted) => false,
@@ -837,7 +1000,7 @@ impl Task {
             self.ddl = true;
             self.tenant.database.ddl_seen();
         }
-        self.on_replica = replica;
+        self.stance.on_replica = replica;
         if self.session.unsynced {
             if class.traits.has(Traits::EFFECTS) && !scratch.replies.is_empty() {
                 self.session.suspect = true;
@@ -845,7 +1008,17 @@ impl Task {
             scratch.expected.next_part();
         } else {
             scratch.expected.clear();
+            self.stance.ran = false;
         }
+        self.stance.ran |= request.work == Work::Runs;
+        if !self.session.transaction.is_open() {
+            self.stance.movable = true;
+        }
+        self.stance.movable &= class.traits.has(Traits::PURE_READ)
+            && !class.traits.has(Traits::EFFECTS)
+            && !request.oversize
+            && request.end != End::Open;
+        let skipping = scratch.replies.skipping();
         let server = &mut **lease;
         let mut sink = Sink {
             out: &mut scratch.to_server.bytes,
@@ -877,7 +1050,7 @@ impl Task {
             }
             emit::simple(frames, &mut self.session, &mut sink);
         } else {
-            if class.traits.has(Traits::EFFECTS) && !self.session.suspect {
+            if class.traits.has(Traits::EFFECTS) {
                 scratch
                     .expected
                     .expect_extended(frames, &mut self.session, &mut scratch.resolved);
@@ -890,6 +1063,18 @@ impl Task {
                 &mut scratch.resolved,
                 &mut sink,
             );
+            if request.end == End::Flush {
+                // What comes behind may be no Flush: a Query, or the client's goodbye.
+                write::frame(sink.out, crate::protocol::frontend::tag::FLUSH, |_| ());
+            }
+            if skipping {
+                // The server passes over all this, up to a Sync.
+                sink.backend.prepared.failed();
+                sink.backend.unnamed = None;
+                if let Some(names) = self.session.known_names() {
+                    names.undo();
+                }
+            }
         }
         Some(emit::Passing {
             consumed: request.len,
@@ -921,8 +1106,8 @@ impl Task {
             self.session.seen.on_replica(epoch, node, now, covered);
         } else {
             self.session.seen.on_primary(epoch, node, now);
-            if !request.class.traits.has(Traits::PURE_READ) {
-                self.proxy.wrote(epoch, node, now, &self.tenant.policy);
+            if !request.class.traits.has(Traits::PURE_READ) || self.session.unsynced {
+                self.proxy.wrote(epoch, node, now);
             }
         }
         self.session.unsynced = status.is_none();
@@ -934,7 +1119,15 @@ impl Task {
             // What the client waits for goes out before pgsplit looks after itself.
             if self.session.suspect {
                 self.flush(scratch).await?;
-                if let Err(problem) = observe::look(&mut lease, &mut self.session).await {
+                let before = self.session.pins;
+                let looked = observe::look(&mut lease, &mut self.session).await;
+                for pin in self.session.pins.iter().filter(|pin| !before.has(*pin)) {
+                    self.proxy.metrics(self.worker).pin(pin);
+                }
+                if let Ok(notifications) = &looked {
+                    scratch.to_client.bytes.extend_from_slice(notifications);
+                }
+                if let Err(problem) = looked {
                     tracing::warn!(node = self.proxy.monitor.name(node), %problem, "server connection closed: its state could not be read");
                     let _safe = self.entry.ended().await;
                     drop(lease);
@@ -987,13 +1180,18 @@ impl Task {
         &mut self,
         request: &Request,
         mut lease: Lease,
-        sqlstate: SqlState,
+        refusal: Refusal,
         status: Option<Status>,
         tries: &mut Tries,
         scratch: &mut Scratch,
     ) {
-        let clean =
-            status == Some(Status::Idle) || observe::execute(&mut lease, "ROLLBACK").await.is_ok();
+        let clean = match status {
+            Some(Status::Idle) => true,
+            Some(Status::InTransaction | Status::Failed) => {
+                observe::execute(&mut lease, "ROLLBACK").await.is_ok()
+            }
+            None => observe::sync(&mut lease).await.is_ok(),
+        };
         if clean && self.entry.ended().await {
             lease.give_back();
         }
@@ -1001,7 +1199,14 @@ impl Task {
         scratch.expected.clear();
         scratch.to_server.clear();
         let metrics = self.proxy.metrics(self.worker);
-        metrics.retry(RetryReason::of(sqlstate));
+        if refusal.stale {
+            metrics.retry(RetryReason::StalePlan);
+            if let Some(names) = self.session.known_names() {
+                names.rewind();
+            }
+            return;
+        }
+        metrics.retry(RetryReason::of(refusal.sqlstate));
         if let Some(names) = self.session.known_names() {
             names.rewind();
         }
@@ -1012,7 +1217,7 @@ impl Task {
                 self.worker,
                 text,
                 self.session.lexing,
-                sqlstate,
+                refusal.sqlstate,
             );
         }
     }
@@ -1054,6 +1259,8 @@ impl Task {
             && !self.session.unsynced
             && self.session.pins.is_empty()
             && (replica || pure || rolled_back)
+            && lost.unwanted == 0
+            && !self.entry.is_killed()
             && tries.count < Tries::LIMIT;
         if again {
             tries.count += 1;
@@ -1070,13 +1277,26 @@ impl Task {
         if lost.torn {
             return Err(Gone::Left);
         }
+        self.discard_unwanted(lost.unwanted, scratch).await?;
         // What is kept isn't tried again.
         if lost.held {
             scratch.client_in.consume(request.len);
         }
-        let ends_transaction = was_open || request.begin.is_some();
+        let deferred = matches!(self.session.transaction, Transaction::Deferred { .. });
+        let ends_transaction = was_open || deferred || request.begin.is_some();
+        // It may have committed: COMMIT itself, also AND CHAIN or among others, PREPARE TRANSACTION.
         let commit = request.class.kind == Kind::Commit
-            || (was_open && request.class.kind == Kind::Several && !pure);
+            || !pure
+                && (request.class.kind == Kind::Several
+                    || request.class.traits.has(Traits::EFFECTS)
+                    || request.end == End::Open
+                    || self.session.unsynced);
+        if !replica {
+            // Whoever looks whether it was carried out must not look at a replica that lags behind.
+            self.session
+                .seen
+                .on_primary(self.epoch, node, Instant::now().into_std());
+        }
         let pinned = !self.session.pins.is_empty();
         server_lost(&mut self.session);
         let error = lost_error(
@@ -1093,7 +1313,7 @@ impl Task {
             };
             return Err(self.farewell(&error, scratch).await);
         }
-        if commit {
+        if commit || !ends_transaction {
             self.session.transaction = Transaction::Idle;
         }
         self.answer_error(request, &error, scratch);
@@ -1121,10 +1341,42 @@ impl Task {
             return Err(self.farewell(error, scratch).await);
         }
         scratch.client_in.consume(request.len);
+        if request.oversize {
+            let header = Header::parse(scratch.client_in.filled()).ok().flatten();
+            self.discard(header.map_or(0, |header| header.len), scratch)
+                .await?;
+        }
         scratch.replies.clear();
         scratch.expected.clear();
+        if matches!(self.session.transaction, Transaction::Deferred { .. }) {
+            // The first statement of a transaction has failed, and with it the transaction.
+            self.session.transaction = Transaction::Lost { told: true };
+        }
         self.answer_error(request, error, scratch);
         self.flush(scratch).await
+    }
+
+    /// An error inside the open transaction, which fails with it, as it would at the server.
+    async fn fail_in_transaction(
+        &mut self,
+        request: &Request,
+        error: &Visible,
+        scratch: &mut Scratch,
+    ) -> Result<(), Gone> {
+        if let Some(lease) = self.held.take() {
+            self.proxy.abandon(lease);
+        }
+        server_lost(&mut self.session);
+        self.fail(request, error, scratch).await
+    }
+
+    /// Takes what is still to come of a frame whose server is gone.
+    async fn discard_unwanted(&mut self, count: usize, scratch: &mut Scratch) -> Result<(), Gone> {
+        if count == 0 {
+            Ok(())
+        } else {
+            self.discard(count, scratch).await
+        }
     }
 
     /// An error in place of the request's answer.
@@ -1146,6 +1398,19 @@ impl Task {
             End::Flush | End::Open => self.ignoring = true,
         }
     }
+}
+
+/// Whether a request goes on where its transaction is.
+enum Leaving {
+    Stays,
+    Can(Way),
+    Cannot,
+}
+
+/// How a replica is left.
+enum Way {
+    Rollback,
+    Sync,
 }
 
 /// What has been tried of one request.

@@ -43,7 +43,7 @@ pub(super) enum Outcome {
     /// The server refused with an error that another node might not give; nothing was shown. The
     /// connection is in step again.
     Refused {
-        sqlstate: SqlState,
+        refusal: Refusal,
         status: Option<Status>,
     },
     /// What pgsplit sent for itself failed: the connection isn't in the state that the session
@@ -58,6 +58,14 @@ pub(super) enum Outcome {
     ClientBroken(Malformed),
 }
 
+/// An error that another try might not meet.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Refusal {
+    pub(super) sqlstate: SqlState,
+    /// A plan is out of date: the same node may answer, with the statement parsed again.
+    pub(super) stale: bool,
+}
+
 /// A server connection that ended.
 #[derive(Debug)]
 pub(super) struct Lost {
@@ -69,6 +77,8 @@ pub(super) struct Lost {
     pub(super) held: bool,
     /// The client has got part of a message: nothing can be told to it any more.
     pub(super) torn: bool,
+    /// Bytes of a frame that the client is still sending, and that nobody wants any more.
+    pub(super) unwanted: usize,
     pub(super) problem: Option<io::Error>,
 }
 
@@ -77,12 +87,30 @@ pub(super) struct Lost {
 pub(super) struct Terms {
     /// Errors of these kinds end it as [`Outcome::Refused`].
     pub(super) refuse: Refuse,
+    /// So does a plan that is out of date.
+    pub(super) heals: bool,
     /// The client's leaving ends it at once: nothing that the client could want done is running.
     pub(super) ends_with_client: bool,
     /// More of the client's frames belong to it.
     pub(super) open: bool,
-    /// The server is a replica.
-    pub(super) replica: bool,
+    pub(super) on: Side,
+}
+
+/// Which sort of node serves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Side {
+    Primary,
+    Replica,
+}
+
+/// The client's data for a COPY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Copying {
+    No,
+    /// It is passed on.
+    Yes,
+    /// It has ended, and more of the client's frames belong to the exchange: the Sync behind it.
+    Ended,
 }
 
 /// Which errors are another node's chance.
@@ -111,11 +139,11 @@ pub(super) struct Exchange {
     /// Bytes that the client was owed before this exchange.
     base: usize,
     held: bool,
-    copying: bool,
+    copying: Copying,
     passing: Passing,
     /// Bytes at the front of the server's buffer that may be written to the client.
     approved: usize,
-    refused: Option<SqlState>,
+    refused: Option<Refusal>,
     setup_failed: Option<(SqlState, String)>,
     fatal: Option<(SqlState, String)>,
     status: Option<Status>,
@@ -145,7 +173,7 @@ impl Exchange {
             passing_on,
             base,
             held: kept > 0,
-            copying: false,
+            copying: Copying::No,
             passing: Passing::default(),
             approved: 0,
             refused: None,
@@ -198,14 +226,18 @@ impl Exchange {
             if !self.client_gone {
                 match self.poll_to_client(cx, client, scratch) {
                     Ok(progress) => moved |= progress,
-                    Err(_gone) => self.client_left(),
+                    Err(_gone) => self.client_left(scratch),
                 }
             }
             if self.client_gone {
-                if self.terms.ends_with_client || self.copying || self.passing_on > 0 {
+                if self.terms.ends_with_client
+                    || self.copying == Copying::Yes
+                    || self.passing_on > 0
+                {
                     return Poll::Ready(Outcome::ClientLost);
                 }
                 scratch.to_client.clear();
+                moved |= self.approved > 0;
                 scratch.server_in.consume(self.approved);
                 self.approved = 0;
             }
@@ -215,7 +247,13 @@ impl Exchange {
             match self.poll_from_client(cx, client, scratch) {
                 Ok(progress) => {
                     moved |= progress;
-                    if progress && self.terms.open && self.passing_on == 0 {
+                    let open =
+                        self.terms.open && self.passing_on == 0 && self.copying != Copying::Yes;
+                    if open
+                        && (progress || self.copying == Copying::Ended)
+                        && !scratch.client_in.is_empty()
+                    {
+                        self.copying = Copying::No;
                         return Poll::Ready(Outcome::ClientBytes);
                     }
                 }
@@ -224,6 +262,8 @@ impl Exchange {
             if server.link.is_doomed() {
                 if self.held {
                     self.take_back(scratch);
+                } else {
+                    self.stage(scratch);
                 }
                 return Poll::Ready(self.lost(None, true));
             }
@@ -237,10 +277,10 @@ impl Exchange {
         }
     }
 
-    fn client_left(&mut self) {
+    /// What it asked for is carried out, once: it isn't there to be asked for again.
+    fn client_left(&mut self, scratch: &mut Scratch) {
         self.client_gone = true;
-        self.kept = 0;
-        self.held = false;
+        self.commit(scratch);
     }
 
     /// Everything owed was answered, and the answer is on its way.
@@ -251,9 +291,9 @@ impl Exchange {
         if let Some((sqlstate, message)) = self.setup_failed.take() {
             return Some(Outcome::SetupFailed { sqlstate, message });
         }
-        if let Some(sqlstate) = self.refused {
+        if let Some(refusal) = self.refused {
             return Some(Outcome::Refused {
-                sqlstate,
+                refusal,
                 status: self.status,
             });
         }
@@ -275,6 +315,7 @@ impl Exchange {
             doomed,
             held: self.held,
             torn,
+            unwanted: self.passing_on,
             problem,
         })
     }
@@ -441,14 +482,16 @@ impl Exchange {
                 }
                 Meaning::CopyIn => {
                     commits = true;
-                    self.copying = true;
+                    self.copying = Copying::Yes;
                     scratch.client_in.grow(CLIENT_BULK);
                 }
                 Meaning::Aside => hidden |= self.aside(header.tag, body, session),
-                Meaning::Error { undone } => {
-                    self.copying = false;
+                Meaning::Error { undone, unnamed } => {
+                    self.copying = Copying::No;
                     scratch.expected.failed();
                     server.backend.prepared.failed();
+                    // Whose unnamed statement is there now depends on what was skipped.
+                    server.backend.unnamed = None;
                     let error = ErrorView::read(body).unwrap_or(ErrorView {
                         sqlstate: SqlState::INTERNAL_ERROR,
                         fatal: false,
@@ -467,15 +510,22 @@ impl Exchange {
                     } else if step.hidden && scratch.replies.hidden_next() {
                         self.setup_failed = Some(said());
                     } else if self.held
-                        && self.terms.refuse == Refuse::FromReplica
-                        && is_refusal(error.sqlstate, error.message)
+                        && (self.terms.heals && is_stale_plan(error.sqlstate, error.message)
+                            || self.terms.refuse == Refuse::FromReplica
+                                && is_refusal(error.sqlstate, error.message))
                     {
-                        self.refused = Some(error.sqlstate);
+                        self.refused = Some(Refusal {
+                            sqlstate: error.sqlstate,
+                            stale: is_stale_plan(error.sqlstate, error.message),
+                        });
                         self.take_back(scratch);
                         hidden = true;
                     } else {
                         if undone > 0 {
                             session.names().undo();
+                        }
+                        if unnamed {
+                            session.unnamed.clear();
                         }
                         hidden = self.refused.is_some() || self.setup_failed.is_some();
                         commits = !hidden;
@@ -533,7 +583,7 @@ impl Exchange {
                     false
                 }
                 // A replica's own state is none of the client's business.
-                Ok((b"in_hot_standby", _)) => self.terms.replica,
+                Ok((b"in_hot_standby", _)) => self.terms.on == Side::Replica,
                 Ok(_) | Err(_) => false,
             },
             tag::NOTIFICATION_RESPONSE => !session.pins.has(SessionPin::Listen) && !session.suspect,
@@ -546,7 +596,8 @@ impl Exchange {
             said: Some((SqlState::PROTOCOL_VIOLATION, what.to_owned())),
             doomed: false,
             held: self.held,
-            torn: false,
+            torn: self.passing.left > 0 && !self.passing.hidden,
+            unwanted: self.passing_on,
             problem: None,
         })
     }
@@ -592,13 +643,15 @@ impl Exchange {
         scratch: &mut Scratch,
     ) -> Result<bool, Outcome> {
         let mut moved = self.feed_copy(scratch)?;
-        if self.client_gone || scratch.client_in.is_full() {
+        // A pipeline without an end waits until the server has taken what is here.
+        let backlog = self.terms.open && scratch.to_server.unwritten().len() > CLIENT_BULK;
+        if self.client_gone || scratch.client_in.is_full() || backlog {
             return Ok(moved);
         }
         match scratch.client_in.poll_fill(cx, client) {
             Poll::Pending => {}
             Poll::Ready(Ok(0) | Err(_)) => {
-                self.client_left();
+                self.client_left(scratch);
                 moved = true;
             }
             Poll::Ready(Ok(_)) => {
@@ -611,7 +664,7 @@ impl Exchange {
 
     /// Passes the client's copy data on, whole runs of frames at once.
     fn feed_copy(&mut self, scratch: &mut Scratch) -> Result<bool, Outcome> {
-        if !self.copying || self.kept > 0 {
+        if self.copying != Copying::Yes || self.kept > 0 {
             return Ok(false);
         }
         let bytes = scratch.client_in.filled();
@@ -625,15 +678,21 @@ impl Exchange {
             match header.tag {
                 front::COPY_DATA | front::FLUSH | front::SYNC => {}
                 front::COPY_DONE | front::COPY_FAIL => {
-                    self.copying = false;
                     scratch.replies.copy_ended();
+                    // An extended COPY is answered only when the Sync behind it has come, too.
+                    self.copying = if scratch.replies.ends_itself() {
+                        Copying::No
+                    } else {
+                        self.terms.open = true;
+                        Copying::Ended
+                    };
                 }
                 front::TERMINATE => return Err(Outcome::ClientLost),
                 // The server words the error for anything else.
                 _ => {}
             }
             at += header.len;
-            if !self.copying {
+            if self.copying != Copying::Yes {
                 break;
             }
         }
@@ -649,6 +708,12 @@ fn is_inspected(frame: u8) -> bool {
         frame,
         tag::READY_FOR_QUERY | tag::ERROR_RESPONSE | tag::COMMAND_COMPLETE | tag::PARAMETER_STATUS
     )
+}
+
+/// A prepared statement's result has another shape than when it was planned.
+fn is_stale_plan(sqlstate: SqlState, message: &[u8]) -> bool {
+    sqlstate == SqlState::FEATURE_NOT_SUPPORTED
+        && message == b"cached plan must not change result type"
 }
 
 /// An error of a replica's that the primary might not give.

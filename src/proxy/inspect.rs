@@ -236,6 +236,7 @@ impl Inspect for Proxy {
             class,
             begin,
             read_only_session: false,
+            isolation: None,
             unfinished: None,
             leaning: false,
             own: &Own::default(),

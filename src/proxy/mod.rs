@@ -28,7 +28,7 @@ use std::{
     collections::HashMap,
     fmt,
     sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
+        Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::{Duration, Instant as StdInstant},
@@ -90,6 +90,8 @@ pub struct Proxy {
 struct Tenants {
     databases: HashMap<Box<str>, Arc<Database>>,
     by_name: HashMap<(Box<str>, Box<str>), Arc<Tenant>>,
+    /// Those of earlier configurations, too, while they have sessions.
+    every: Vec<Weak<Tenant>>,
 }
 
 /// A cancel is waited for so long.
@@ -157,6 +159,8 @@ impl Proxy {
             &self.dialers,
             self.workers,
         ));
+        tenants.every.retain(|tenant| tenant.strong_count() > 0);
+        tenants.every.push(Arc::downgrade(&tenant));
         tenants
             .by_name
             .insert((database.into(), user.into()), Arc::clone(&tenant));
@@ -164,7 +168,11 @@ impl Proxy {
     }
 
     fn all_tenants(&self) -> Vec<Arc<Tenant>> {
-        self.tenants().by_name.values().cloned().collect()
+        self.tenants()
+            .every
+            .iter()
+            .filter_map(Weak::upgrade)
+            .collect()
     }
 
     // Routing's surroundings.
@@ -194,10 +202,8 @@ impl Proxy {
     }
 
     /// Something that may have written was acknowledged.
-    fn wrote(&self, epoch: u64, node: NodeId, at: StdInstant, policy: &Policy) {
-        if policy.consistency == Consistency::Global {
-            self.written().on_primary(epoch, node, at);
-        }
+    fn wrote(&self, epoch: u64, node: NodeId, at: StdInstant) {
+        self.written().on_primary(epoch, node, at);
     }
 
     fn written(&self) -> MutexGuard<'_, Seen> {

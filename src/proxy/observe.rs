@@ -78,6 +78,8 @@ impl Problem {
 struct Answer {
     rows: Vec<[Option<Box<str>>; 3]>,
     parameters: Vec<Setting>,
+    /// Whole frames that came meanwhile and are the client's.
+    notifications: Vec<u8>,
     status: Status,
 }
 
@@ -87,6 +89,19 @@ struct Answer {
 /// The server refused, or is gone: then the connection must be closed.
 pub(super) async fn execute(server: &mut Server, sql: &str) -> Result<(), Problem> {
     ask(server, sql).await.map(|_answer| ())
+}
+
+/// Ends a batch of extended messages. As [`execute`].
+pub(super) async fn sync(server: &mut Server) -> Result<(), Problem> {
+    let mut out = Vec::new();
+    write::sync(&mut out);
+    let deadline = Instant::now() + PATIENCE;
+    let answer = timeout_at(deadline, exchange(server, &out));
+    match answer.await.unwrap_or(Err(Problem::TimedOut)) {
+        // An error of the batch may still be on its way; its end is what counts.
+        Ok(_) | Err(Problem::Refused { .. }) => Ok(()),
+        Err(problem) => Err(problem),
+    }
 }
 
 /// The same, giving the parameters that the server reported meanwhile.
@@ -102,12 +117,15 @@ pub(super) async fn report(server: &mut Server, sql: &str) -> Result<Vec<Setting
 ///
 /// # Errors
 /// Its state isn't known: it must be closed.
-pub(super) async fn look(server: &mut Server, session: &mut Session) -> Result<(), Problem> {
+pub(super) async fn look(server: &mut Server, session: &mut Session) -> Result<Vec<u8>, Problem> {
     let answer = ask(server, LOOK).await?;
     if answer.status != Status::Idle {
         return Err(Problem::Protocol);
     }
     let mut pins = Pins::default();
+    if session.pins.has(Pin::Other) {
+        pins.add(Pin::Other);
+    }
     let mut found = Vec::new();
     let login = Arc::clone(&server.user);
     for [kind, name, value] in answer.rows {
@@ -137,7 +155,9 @@ pub(super) async fn look(server: &mut Server, session: &mut Session) -> Result<(
     let found = Settings::from_observed(found).reconciled(tracked);
     session.settings.observed(found);
     server.backend.settings = Some(Arc::clone(session.settings.current()));
-    Ok(())
+    // Settings with a prefix don't show.
+    server.backend.tainted = true;
+    Ok(answer.notifications)
 }
 
 async fn ask(server: &mut Server, sql: &str) -> Result<Answer, Problem> {
@@ -151,7 +171,13 @@ async fn ask_untimed(server: &mut Server, sql: &str) -> Result<Answer, Problem> 
     let mut out = Vec::with_capacity(sql.len() + 16);
     write::query(&mut out, sql.as_bytes());
     server.backend.unnamed = None;
-    server.stream.write_all(&out).await.map_err(Problem::Io)?;
+    exchange(server, &out).await
+}
+
+/// Sends messages and reads up to ReadyForQuery.
+async fn exchange(server: &mut Server, out: &[u8]) -> Result<Answer, Problem> {
+    let mut notifications = Vec::new();
+    server.stream.write_all(out).await.map_err(Problem::Io)?;
     server.stream.flush().await.map_err(Problem::Io)?;
     let mut buffer = Buffer::new(8 << 10);
     let mut rows = Vec::new();
@@ -186,6 +212,10 @@ async fn ask_untimed(server: &mut Server, sql: &str) -> Result<Answer, Problem> 
                 let text = |bytes| String::from_utf8_lossy(bytes).into();
                 parameters.push((text(name), text(value)));
             }
+            tag::NOTIFICATION_RESPONSE if notifications.len() < LONGEST => {
+                let frame = buffer.filled().get(..header.len).unwrap_or_default();
+                notifications.extend_from_slice(frame);
+            }
             tag::ERROR_RESPONSE => {
                 let error = ErrorView::read(body).map_err(|_malformed| Problem::Protocol)?;
                 refused = Some(Problem::Refused {
@@ -203,6 +233,7 @@ async fn ask_untimed(server: &mut Server, sql: &str) -> Result<Answer, Problem> 
                     None => Ok(Answer {
                         rows,
                         parameters,
+                        notifications,
                         status,
                     }),
                 };

@@ -56,6 +56,8 @@ pub struct Ask<'a> {
     pub begin: Option<Begin>,
     /// The session's default for transactions: `default_transaction_read_only`.
     pub read_only_session: bool,
+    /// The session's default for transactions: `default_transaction_isolation`, where it has set it.
+    pub isolation: Option<Isolation>,
     /// The request ends in a Flush, or is passed on in parts.
     pub unfinished: Option<Reason>,
     /// The statement conflicted with recovery lately.
@@ -103,7 +105,12 @@ fn wish(ask: &Ask<'_>, policy: &Policy) -> Wish {
     }
     if let Some(modes) = ask.begin {
         let read_only = modes.read_only.unwrap_or(ask.read_only_session);
-        if !read_only || modes.isolation == Some(Isolation::Serializable) {
+        // Statements of one snapshot can't move to the primary when one of them belongs there.
+        let moves = match modes.isolation.or(ask.isolation) {
+            None | Some(Isolation::ReadUncommitted | Isolation::ReadCommitted) => true,
+            Some(Isolation::RepeatableRead | Isolation::Serializable) => false,
+        };
+        if !read_only || !moves {
             return Wish::Primary(Reason::Transaction);
         }
     }

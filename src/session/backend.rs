@@ -13,6 +13,8 @@ pub struct Backend {
     pub prepared: OnServer,
     /// Which unnamed statement is there.
     pub unnamed: Option<Stamp>,
+    /// Something ran there whose effects on the settings can't all be seen.
+    pub tainted: bool,
     /// A name of a client's was prepared there as it is: close it after this request.
     pub spoiled: bool,
 }
@@ -25,7 +27,16 @@ impl Backend {
             settings: Some(none),
             prepared: OnServer::default(),
             unnamed: None,
+            tainted: false,
             spoiled: false,
+        }
+    }
+
+    /// RESET ALL or DISCARD ALL: the server is back at its own defaults, which aren't the session's
+    /// when its startup packet asked for others.
+    pub fn reset(&mut self, session: &super::settings::Tracker) {
+        if !session.base().is_empty() {
+            self.settings = None;
         }
     }
 

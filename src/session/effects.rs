@@ -149,9 +149,18 @@ fn effects_of(text: Option<&[u8]>, lexing: Lexing) -> Option<Vec<Effect>> {
 
 fn apply(effect: &Effect, command: &[u8], session: &mut Session, backend: &mut Backend) {
     match effect {
-        Effect::Set { name, value, scope } => session.settings.set(name, value, *scope),
+        Effect::Set { name, value, scope } => {
+            // The server goes back to its own default, the session to its startup packet's.
+            if *value == SettingValue::Default && session.settings.base().get(name).is_some() {
+                backend.settings = None;
+            }
+            session.settings.set(name, value, *scope);
+        }
         Effect::SessionCharacteristics(modes) => characteristics(*modes, session),
-        Effect::ResetAll => session.settings.reset_all(),
+        Effect::ResetAll => {
+            backend.reset(&session.settings);
+            session.settings.reset_all();
+        }
         // A COMMIT of a failed transaction is answered ROLLBACK.
         Effect::Commit { .. } => session.settings.ended(command != b"ROLLBACK"),
         Effect::Rollback { .. } => session.settings.ended(false),
@@ -159,8 +168,9 @@ fn apply(effect: &Effect, command: &[u8], session: &mut Session, backend: &mut B
         Effect::RollbackTo(name) => session.settings.rollback_to(name),
         Effect::Release(name) => session.settings.release(name),
         Effect::DiscardAll => {
+            backend.reset(&session.settings);
             session.settings.discard_all();
-            backend.settings = Some(std::sync::Arc::default());
+            session.pins.clear_other();
             deallocate_all(session, backend);
             session.suspect = true;
         }
@@ -224,8 +234,9 @@ fn characteristics(modes: Begin, session: &mut Session) {
 pub fn server_lost(session: &mut Session) {
     session.settings.ended(false);
     session.transaction = match session.transaction {
-        Transaction::Open { .. } => Transaction::Lost,
-        Transaction::Idle | Transaction::Deferred { .. } | Transaction::Lost => Transaction::Idle,
+        Transaction::Open { .. } | Transaction::Deferred { .. } => Transaction::Lost { told: true },
+        Transaction::Idle => Transaction::Idle,
+        Transaction::Lost { told } => Transaction::Lost { told },
     };
     session.unsynced = false;
     session.pins = super::Pins::default();

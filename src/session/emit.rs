@@ -80,7 +80,7 @@ impl Sink<'_> {
         if stamp.is_some() && self.backend.unnamed == stamp {
             return;
         }
-        if stamp.is_some() {
+        if stamp.is_some() && !session.unnamed.parse().is_empty() {
             write::frame(self.out, tag::PARSE, |out| {
                 out.extend_from_slice(session.unnamed.parse());
             });

@@ -20,7 +20,10 @@ pub use own::Own;
 pub use pins::{Pin, Pins};
 pub use transaction::Transaction;
 
-use crate::{cluster::Seen, sql::Lexing};
+use crate::{
+    cluster::Seen,
+    sql::{Isolation, Lexing},
+};
 use prepared::Names;
 use settings::{Settings, Tracker, Value};
 
@@ -75,17 +78,33 @@ impl Session {
     /// `default_transaction_read_only` as the session has set it.
     #[must_use]
     pub fn is_read_only_by_default(&self) -> bool {
+        self.word("default_transaction_read_only")
+            .is_some_and(|word| matches!(word.as_str(), "on" | "true" | "yes" | "1" | "t" | "y"))
+    }
+
+    /// `default_transaction_isolation` as the session has set it.
+    #[must_use]
+    pub fn default_isolation(&self) -> Option<Isolation> {
+        let word = self.word("default_transaction_isolation")?;
+        Some(match word.as_str() {
+            "read committed" => Isolation::ReadCommitted,
+            "read uncommitted" => Isolation::ReadUncommitted,
+            "repeatable read" => Isolation::RepeatableRead,
+            _ => Isolation::Serializable,
+        })
+    }
+
+    /// A setting's value, folded and without quotes, when the session has set it.
+    fn word(&self, name: &str) -> Option<String> {
         let current = self.settings.current();
         if current.is_empty() {
-            return false;
+            return None;
         }
-        let Some(Value::Sql(value) | Value::Text(value)) =
-            current.get("default_transaction_read_only")
-        else {
-            return false;
-        };
-        let word = value.trim_matches('\'').to_ascii_lowercase();
-        matches!(word.as_str(), "on" | "true" | "yes" | "1" | "t" | "y")
+        match current.get(name)? {
+            Value::Sql(value) | Value::Text(value) => {
+                Some(value.trim_matches('\'').to_ascii_lowercase())
+            }
+        }
     }
 
     /// The session's names of prepared statements.

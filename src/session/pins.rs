@@ -64,6 +64,11 @@ impl Pins {
         self.0 |= pin.bit();
     }
 
+    /// What no look can tell is gone: DISCARD ALL.
+    pub fn clear_other(&mut self) {
+        self.0 &= !Pin::Other.bit();
+    }
+
     /// Those that hold.
     pub fn iter(self) -> impl Iterator<Item = Pin> {
         Pin::ALL.into_iter().filter(move |pin| self.has(*pin))

@@ -226,6 +226,8 @@ impl OnServer {
             .flatten();
         if let Some(evicted) = evicted {
             self.used.remove(&evicted);
+            // Its Close may be skipped, as may be the Parse.
+            self.recent.push(evicted);
         }
         self.uses += 1;
         self.used.insert(id, self.uses);
@@ -247,6 +249,12 @@ impl OnServer {
             self.used.remove(&id);
             self.unsure.insert(id);
         }
+    }
+
+    /// Plans made here may be out of date: each is closed and parsed again when it is next needed.
+    pub fn doubt_all(&mut self) {
+        self.unsure.extend(self.used.drain().map(|(id, _)| id));
+        self.recent.clear();
     }
 
     /// The server has dropped all.

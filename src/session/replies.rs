@@ -69,9 +69,11 @@ pub enum Meaning {
     /// NoticeResponse, ParameterStatus, NotificationResponse: at any time, answering nothing.
     Aside,
     CopyIn,
-    /// ErrorResponse; so many journaled entries won't be carried out.
+    /// ErrorResponse; so many journaled entries won't be carried out. `unnamed`: it answers a Parse
+    /// of the client's unnamed statement, of which there is none now.
     Error {
         undone: usize,
+        unnamed: bool,
     },
     Ready,
 }
@@ -116,6 +118,14 @@ impl Replies {
     #[must_use]
     pub fn skipping(&self) -> bool {
         self.phase == Phase::Skipping
+    }
+
+    /// The next answer ends with ReadyForQuery, without a Sync.
+    #[must_use]
+    pub fn ends_itself(&self) -> bool {
+        self.queue
+            .front()
+            .is_some_and(|entry| matches!(entry.owed, Owed::Query | Owed::Call))
     }
 
     /// A hidden answer is the next one.
@@ -201,7 +211,8 @@ impl Replies {
         ) {
             return Ok(Step {
                 meaning: Meaning::Aside,
-                hidden,
+                // Notifications are for the client, whoever asked last.
+                hidden: hidden && frame != tag::NOTIFICATION_RESPONSE,
                 journaled: false,
             });
         }
@@ -214,8 +225,10 @@ impl Replies {
             journaled: false,
         };
         if frame == tag::ERROR_RESPONSE {
+            let unnamed = front.owed == Owed::Parse && !front.hidden && !front.journaled;
             return Ok(step(Meaning::Error {
                 undone: self.fail(front.owed),
+                unnamed,
             }));
         }
         match (front.owed, frame) {
@@ -349,7 +362,10 @@ mod tests {
         replies.sent_journaled(Owed::Parse);
         assert_eq!(
             replies.received(b'E').unwrap().meaning,
-            Meaning::Error { undone: 1 }
+            Meaning::Error {
+                undone: 1,
+                unnamed: false
+            }
         );
         assert!(replies.skipping());
         replies.sent(Owed::Query);

@@ -50,6 +50,8 @@ pub struct Request {
     /// The text of a simple Query, as a range of the buffer.
     pub query: Option<std::ops::Range<usize>>,
     pub work: Work,
+    /// It has a Describe: the client learns the shape of what it will get.
+    pub describes: bool,
     /// Its first frame is too long to be kept: see [`super::emit::oversize`].
     pub oversize: bool,
     /// Frames can't be passed as they are: names are replaced or statements added.
@@ -67,6 +69,7 @@ impl Request {
             begin: None,
             query: None,
             work: Work::Runs,
+            describes: false,
             oversize: false,
             rewritten: false,
         }
@@ -169,12 +172,14 @@ pub fn scan(
                 begin: None,
                 query,
                 work: Work::Runs,
+                describes: false,
                 oversize: false,
                 rewritten: false,
             };
             if first.len > keep {
                 return Ok(Scan::Request(Request {
                     len: 0,
+                    describes: false,
                     oversize: true,
                     ..simple(TOO_LONG, None)
                 }));
@@ -205,6 +210,7 @@ pub fn scan(
             begin: None,
             query: None,
             work: Work::Runs,
+            describes: false,
             oversize: true,
             rewritten: true,
         }));
@@ -291,12 +297,16 @@ fn extended(
 ) -> Result<Request, Malformed> {
     let mut class: Option<Class> = None;
     let mut begin = None;
-    let (mut work, mut rewritten) = (Work::Nothing, false);
+    let (mut work, mut rewritten, mut describes) = (Work::Nothing, false, false);
     // The class of the unnamed statement, once this request has parsed one.
     let mut unnamed: Option<Class> = None;
     let mut see = |new: Class| {
-        if let (Kind::Begin(modes), None) = (new.kind, begin) {
-            begin = Some(modes);
+        if let Kind::Begin(modes) = new.kind {
+            // Of several the one that may write counts.
+            begin = Some(match begin {
+                Some(known) if modes.read_only == Some(true) => known,
+                _ => modes,
+            });
         }
         class = Some(match class {
             Some(known) => stricter(known, new),
@@ -355,6 +365,7 @@ fn extended(
                 }
             }
             tag::DESCRIBE | tag::CLOSE => {
+                describes |= header.tag == tag::DESCRIBE;
                 let target = Target::read(header.tag, body)?;
                 if target.object == Object::Statement {
                     if target.name.is_empty() {
@@ -406,6 +417,7 @@ fn extended(
         begin,
         query: None,
         work,
+        describes,
         oversize: false,
         rewritten,
     })

@@ -23,6 +23,12 @@ pub struct Settings {
     entries: Vec<(Box<str>, Value)>,
 }
 
+/// Settings that end with their transaction, whatever the SET says.
+const OF_TRANSACTION: [&str; 3] = [
+    "transaction_isolation",
+    "transaction_read_only",
+    "transaction_deferrable",
+];
 const SESSION_AUTHORIZATION: &str = "session_authorization";
 const ROLE: &str = "role";
 
@@ -105,7 +111,9 @@ impl Settings {
     pub fn from_observed(observed: impl IntoIterator<Item = (Box<str>, Box<str>)>) -> Self {
         let mut settings = Self::default();
         for (name, value) in observed {
-            settings.insert(name, Value::Text(value));
+            if !OF_TRANSACTION.contains(&&*name) {
+                settings.insert(name, Value::Text(value));
+            }
         }
         settings
     }
@@ -301,7 +309,7 @@ impl Tracker {
 
     /// A SET or RESET succeeded.
     pub fn set(&mut self, name: &str, value: &SettingValue, scope: Scope) {
-        if scope == Scope::Session {
+        if scope == Scope::Session && !OF_TRANSACTION.contains(&name) {
             self.change(self.current.with(&self.base, name, value));
         }
     }

@@ -23,8 +23,9 @@ pub enum Transaction {
     Deferred { modes: Begin, text: Box<[u8]> },
     /// Open on a server connection, which the session keeps.
     Open { failed: bool },
-    /// It was open on a server connection that is gone: surely rolled back.
-    Lost,
+    /// It was open on a server connection that is gone: surely rolled back. `told`: the client has
+    /// heard of it.
+    Lost { told: bool },
 }
 
 impl Transaction {
@@ -34,7 +35,7 @@ impl Transaction {
         match self {
             Self::Idle => Status::Idle,
             Self::Deferred { .. } | Self::Open { failed: false } => Status::InTransaction,
-            Self::Open { failed: true } | Self::Lost => Status::Failed,
+            Self::Open { failed: true } | Self::Lost { .. } => Status::Failed,
         }
     }
 

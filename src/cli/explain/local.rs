@@ -128,6 +128,7 @@ fn decide(text: &str, catalogue: &Catalogue, policy: &Policy, view: &View) -> Va
             _ => None,
         },
         read_only_session: false,
+        isolation: None,
         unfinished: None,
         leaning: false,
         own: &Own::default(),
