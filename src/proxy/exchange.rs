@@ -444,6 +444,14 @@ impl Exchange {
                 Ok(None) => return Ok(()),
                 Err(malformed) => return Err(self.out_of_step(&malformed.to_string())),
             };
+            if scratch.replies.is_empty() && !is_aside(header.tag) {
+                // All is answered, and the server says why it ends the connection: nothing that
+                // this exchange is about.
+                server.backend.spoiled = true;
+                let behind = scratch.server_in.len() - self.approved;
+                self.take(behind, true, &mut scratch.server_in);
+                return Ok(());
+            }
             let whole = bytes.len() >= header.len;
             if !whole && is_inspected(header.tag) && header.len <= INSPECTED {
                 return Ok(());
@@ -699,6 +707,14 @@ impl Exchange {
         self.passing_on = at;
         Ok(moved)
     }
+}
+
+/// Messages that may come at any time.
+fn is_aside(frame: u8) -> bool {
+    matches!(
+        frame,
+        tag::NOTICE_RESPONSE | tag::PARAMETER_STATUS | tag::NOTIFICATION_RESPONSE
+    )
 }
 
 /// Messages whose body something depends on.
