@@ -33,7 +33,7 @@ pub(super) fn answered(task: &mut Task, request: &Request, scratch: &mut Scratch
             };
             simple(task, request, text, &mut scratch.to_client.bytes)
         }
-        None if request.end == End::Sync && request.work == Work::Nothing => {
+        None if matches!(request.end, End::Sync | End::Flush) && request.work == Work::Nothing => {
             idle(task, request, scratch);
             true
         }
@@ -143,7 +143,9 @@ fn idle(task: &mut Task, request: &Request, scratch: &mut Scratch) {
     if let Some(names) = task.session.known_names() {
         names.settle();
     }
-    write::ready_for_query(out, task.session.transaction.status());
+    if request.end == End::Sync {
+        write::ready_for_query(out, task.session.transaction.status());
+    }
 }
 
 /// The server connection of the open transaction is gone: as in any failed transaction, only its
@@ -168,7 +170,7 @@ fn in_lost_transaction(task: &mut Task, request: &Request, scratch: &mut Scratch
         write::ready_for_query(&mut scratch.to_client.bytes, Status::Idle);
         return true;
     }
-    if request.end == End::Sync && request.work == Work::Nothing {
+    if matches!(request.end, End::Sync | End::Flush) && request.work == Work::Nothing {
         idle(task, request, scratch);
         return true;
     }

@@ -51,7 +51,7 @@ use crate::{
         emit::{self, Sink},
         request::{End, Request, Scan, Work, scan},
     },
-    sql::{Access, Begin, Class, Kind, Traits},
+    sql::{Access, Begin, Class, Hint, Kind, Traits},
 };
 
 /// Bytes of one request that are kept for another try, and the longest text that is looked at.
@@ -681,7 +681,9 @@ impl Task {
                 }
                 Leaving::Can(how) => {
                     self.leave_replica(lease, how).await;
-                    tries.primary = Some(Reason::Transaction);
+                    if belongs_on_primary(request) {
+                        tries.primary = Some(Reason::Transaction);
+                    }
                     tries.begin = self.begins(request, scratch);
                 }
                 Leaving::Cannot => {
@@ -752,8 +754,8 @@ impl Task {
     /// Whether a request has to leave the replica that the transaction, or the implicit one of an
     /// unsynced request, is on.
     fn leaves_replica(&self, request: &Request, scratch: &Scratch) -> Leaving {
-        let needs_primary = matches!(request.class.access, Access::Primary(_))
-            && request.class.hint != Some(crate::sql::Hint::Replica);
+        // A transaction that begins here is one that has its own route.
+        let needs_primary = belongs_on_primary(request) || request.begin.is_some();
         if !self.stance.on_replica || !needs_primary || scratch.replies.skipping() {
             return Leaving::Stays;
         }
@@ -1398,6 +1400,10 @@ impl Task {
             End::Flush | End::Open => self.ignoring = true,
         }
     }
+}
+
+fn belongs_on_primary(request: &Request) -> bool {
+    matches!(request.class.access, Access::Primary(_)) && request.class.hint != Some(Hint::Replica)
 }
 
 /// Whether a request goes on where its transaction is.

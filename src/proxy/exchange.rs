@@ -109,8 +109,6 @@ enum Copying {
     No,
     /// It is passed on.
     Yes,
-    /// It has ended, and more of the client's frames belong to the exchange: the Sync behind it.
-    Ended,
 }
 
 /// Which errors are another node's chance.
@@ -148,6 +146,8 @@ pub(super) struct Exchange {
     fatal: Option<(SqlState, String)>,
     status: Option<Status>,
     client_gone: bool,
+    /// The client's buffer may hold frames that nobody has looked at.
+    unseen: bool,
     /// A TLS layer may hold bytes that were written.
     unflushed: Unflushed,
 }
@@ -181,6 +181,7 @@ impl Exchange {
             fatal: None,
             status: None,
             client_gone: false,
+            unseen: false,
             unflushed: Unflushed::default(),
         }
     }
@@ -249,11 +250,8 @@ impl Exchange {
                     moved |= progress;
                     let open =
                         self.terms.open && self.passing_on == 0 && self.copying != Copying::Yes;
-                    if open
-                        && (progress || self.copying == Copying::Ended)
-                        && !scratch.client_in.is_empty()
-                    {
-                        self.copying = Copying::No;
+                    if open && self.unseen && !scratch.client_in.is_empty() {
+                        self.unseen = false;
                         return Poll::Ready(Outcome::ClientBytes);
                     }
                 }
@@ -365,6 +363,7 @@ impl Exchange {
                 Poll::Ready(Ok(count)) => {
                     scratch.client_in.consume(count);
                     self.passing_on -= count;
+                    self.unseen = true;
                     moved = true;
                 }
                 Poll::Ready(Err(error)) => return Err(error),
@@ -656,6 +655,7 @@ impl Exchange {
             }
             Poll::Ready(Ok(_)) => {
                 moved = true;
+                self.unseen = true;
                 self.feed_copy(scratch)?;
             }
         }
@@ -680,12 +680,11 @@ impl Exchange {
                 front::COPY_DONE | front::COPY_FAIL => {
                     scratch.replies.copy_ended();
                     // An extended COPY is answered only when the Sync behind it has come, too.
-                    self.copying = if scratch.replies.ends_itself() {
-                        Copying::No
-                    } else {
+                    self.copying = Copying::No;
+                    if !scratch.replies.ends_itself() {
                         self.terms.open = true;
-                        Copying::Ended
-                    };
+                        self.unseen = true;
+                    }
                 }
                 front::TERMINATE => return Err(Outcome::ClientLost),
                 // The server words the error for anything else.

@@ -204,8 +204,10 @@ impl Inspect for Proxy {
         Readiness {
             phase: if self.is_stopping() {
                 Phase::Stopping
-            } else {
+            } else if self.is_warm() {
                 Phase::Listening
+            } else {
+                Phase::Starting
             },
             writable: view.primary.is_some(),
             readable: view.primary.is_some() || usable(Role::Replica),

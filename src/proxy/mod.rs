@@ -81,6 +81,9 @@ pub struct Proxy {
     workers: usize,
     reload: Reload,
     stopping: AtomicBool,
+    /// The catalogues of the configured databases have been loaded, or have had their time.
+    warm: AtomicBool,
+    started: Instant,
     /// Cancelled when new clients are no longer taken.
     stop: CancellationToken,
     tasks: TaskTracker,
@@ -98,6 +101,8 @@ struct Tenants {
 const CANCEL: Duration = Duration::from_secs(5);
 /// A statement that conflicted with recovery stays on the primary for so long.
 const LEAN: Duration = Duration::from_secs(60);
+/// Readiness waits so long for catalogues.
+const WARM_UP: Duration = Duration::from_secs(5);
 /// Databases that a `*` entry may bring to life.
 const DATABASES: usize = 1024;
 
@@ -121,6 +126,25 @@ impl Proxy {
 
     pub(super) fn is_stopping(&self) -> bool {
         self.stopping.load(Ordering::Acquire)
+    }
+
+    /// Reads can be told from writes: before, all statements go to the primary.
+    fn is_warm(&self) -> bool {
+        if self.warm.load(Ordering::Relaxed) {
+            return true;
+        }
+        let config = self.settings();
+        let mut named = config
+            .databases
+            .iter()
+            .filter(|database| database.name != "*");
+        let warm = self.started.elapsed() > WARM_UP
+            || named.all(|database| {
+                let dbname = database.dbname.as_deref().unwrap_or(&database.name);
+                self.monitor.catalogue(dbname).is_some()
+            });
+        self.warm.store(warm, Ordering::Relaxed);
+        warm
     }
 
     // Tenants.

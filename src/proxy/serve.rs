@@ -141,6 +141,8 @@ impl Running {
             workers,
             reload,
             stopping: AtomicBool::new(false),
+            warm: AtomicBool::new(false),
+            started: Instant::now(),
             stop,
             tasks,
             config: ArcSwap::from_pointee(config),
@@ -382,6 +384,9 @@ async fn fence(proxy: Arc<Proxy>) {
             }
         }
         if before.epoch != now.epoch {
+            if before.epoch > 0 {
+                proxy.metrics.failover();
+            }
             for tenant in proxy.all_tenants() {
                 tenant.forget_welcomes();
             }

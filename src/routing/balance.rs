@@ -51,7 +51,7 @@ pub(super) fn choose(
                             {
                                 continue;
                             }
-                            let suit = suit(node, policy, &in_flight, random, view.nodes.len());
+                            let suit = suit(node, policy, &in_flight, random);
                             if best.as_ref().is_none_or(|(known, _)| suit < *known) {
                                 best = Some((suit, node));
                             }
@@ -165,23 +165,18 @@ fn suit(
     policy: &Policy,
     in_flight: &impl Fn(NodeId) -> u32,
     random: Random,
-    nodes: usize,
 ) -> Suit {
     const SCALE: u64 = 1 << 16;
     let weight = u64::from(node.weight.max(1));
-    let turn = {
-        let count = u32::try_from(nodes).unwrap_or(u32::MAX).max(1);
-        (u32::from(node.id.0) + random.0 % count) % count
-    };
+    // A number of its own for each node and choice: among equals each is the least as often.
+    let turn = (random.0 ^ (u32::from(node.id.0) + 1).wrapping_mul(0x9E37_79B9))
+        .wrapping_mul(0x85EB_CA6B)
+        >> 8;
     match policy.balance {
         Balance::LeastLag | Balance::LeastConnections => {
             (u64::from(in_flight(node.id)) * SCALE / weight, turn)
         }
         // Each node draws its own number; heavier ones draw smaller numbers.
-        Balance::RoundRobin | Balance::Random => {
-            let mixed = (random.0 ^ (u32::from(node.id.0) + 1).wrapping_mul(0x9E37_79B9))
-                .wrapping_mul(0x85EB_CA6B);
-            (u64::from(mixed >> 8) * SCALE / weight, turn)
-        }
+        Balance::RoundRobin | Balance::Random => (u64::from(turn) * SCALE / weight, turn),
     }
 }

@@ -11,6 +11,7 @@ use crate::{
     protocol::{
         frame::{HEADER, Header, Malformed},
         frontend::{self, Bind, Execute, Object, Parse, Target, tag},
+        limits,
     },
     sql::{Access, Begin, Class, Kind, Traits, Why},
 };
@@ -198,6 +199,7 @@ pub fn scan(
         }
         _ => {}
     }
+    is_plausible(first)?;
     if first.len > keep {
         let needed = first.len.min(OVERSIZE_HEAD);
         if bytes.len() < needed {
@@ -235,6 +237,23 @@ const TOO_LONG: Class = Class::primary(Why::TooLong, Traits::OBSERVE);
 /// Of a frame that is too long to be kept, so much is looked at: its names.
 const OVERSIZE_HEAD: usize = 8 << 10;
 
+/// Messages without data are short (PostgreSQL's `PQ_SMALL_MESSAGE_LIMIT`): a length that says
+/// otherwise isn't waited for.
+fn is_plausible(header: Header) -> Result<(), Malformed> {
+    let small = matches!(
+        header.tag,
+        tag::DESCRIBE | tag::CLOSE | tag::EXECUTE | tag::SYNC | tag::FLUSH | tag::TERMINATE
+    );
+    if small && header.len > limits::SMALL_MESSAGE {
+        let length = u32::try_from(header.len - 1).unwrap_or(u32::MAX);
+        return Err(Malformed::TooLong {
+            tag: header.tag,
+            length,
+        });
+    }
+    Ok(())
+}
+
 enum Extent {
     More(usize),
     Whole(End, usize),
@@ -251,6 +270,7 @@ fn extent(bytes: &[u8], keep: usize) -> Result<Extent, Malformed> {
                 Extent::More(at + HEADER)
             });
         };
+        is_plausible(header)?;
         match header.tag {
             tag::PARSE
             | tag::BIND
@@ -309,6 +329,8 @@ fn extended(
             });
         }
         class = Some(match class {
+            // One statement, parsed and described.
+            Some(known) if known == new => known,
             Some(known) => stricter(known, new),
             None => new,
         });
@@ -396,6 +418,9 @@ fn extended(
                 } else {
                     work = work.max(Work::Prepares);
                 }
+            }
+            tag::SYNC | tag::FLUSH if !body.is_empty() => {
+                return Err(Malformed::Body { tag: header.tag });
             }
             tag::EXECUTE => {
                 Execute::read(body)?;

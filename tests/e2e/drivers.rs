@@ -145,7 +145,9 @@ fn pgbench_in_every_protocol() {
             );
         };
         pgbench(&["-i", "-s", "1", "-q"]).await;
-        let load = ["-c", "10", "-j", "2", "-t", "60", "-n"];
+        // A thread per client: pgbench waits for each Parse, and would keep the others of its thread from
+        // ending the transactions that hold the connections it waits for.
+        let load = ["-c", "10", "-j", "10", "-t", "60", "-n"];
         for protocol in ["simple", "extended", "prepared"] {
             for script in ["tpcb-like", "simple-update", "select-only"] {
                 pgbench(&[&["-M", protocol, "-b", script], &load[..]].concat()).await;
