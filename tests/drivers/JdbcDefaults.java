@@ -48,6 +48,8 @@ public class JdbcDefaults {
                 }
                 check(statement.executeBatch().length == 200, "batch");
             }
+            System.out.println("ready");
+            System.in.read();
             // Beyond prepareThreshold (5) the statement gets a name on the server.
             String select = "select name from " + table + " where id = ? /* " + mark + " */";
             try (PreparedStatement statement = conn.prepareStatement(select)) {

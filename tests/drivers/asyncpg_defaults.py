@@ -17,6 +17,8 @@ async def main():
         )
         assert row["id"] == i + 1
     await conn.executemany(f"insert into {table} (name) values ($1)", [(f"m{i}",) for i in range(50)])
+    print("ready", flush=True)
+    sys.stdin.readline()
     statement = await conn.prepare(f"select name, tags from {table} where id = $1 /* {mark} */")
     for _ in range(20):
         assert (await statement.fetchrow(1))["tags"] == ["a", "b"]

@@ -1,5 +1,6 @@
 // node-postgres as people use it. Arguments: URL, a table's name, a mark for read statements.
 const assert = require("assert");
+const { once } = require("events");
 const { Client, Pool } = require("pg");
 
 const [url, table, mark] = process.argv.slice(2);
@@ -12,6 +13,9 @@ async function main() {
       `insert into ${table} (name, doc) values ($1, $2) returning id`, [`n${i}`, { i }]);
     assert.strictEqual(made.rows[0].id, i + 1);
   }
+  console.log("ready");
+  await once(process.stdin, "data");
+  process.stdin.pause();
   // A named statement is prepared once on each client.
   const named = { name: "by-id", text: `select name, doc from ${table} where id = $1 /* ${mark} */` };
   const reads = Array.from({ length: 100 }, (_, i) => pool.query({ ...named, values: [i % 10 + 1] }));

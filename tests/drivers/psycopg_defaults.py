@@ -44,6 +44,8 @@ with psycopg.connect(url) as conn:
             assert sum(1 for _ in copy.rows()) == 100
     conn.commit()
 
+print("ready", flush=True)
+sys.stdin.readline()
 with psycopg.connect(url, autocommit=True) as conn:
     for i in range(20):
         row = conn.execute(f"select name from {table} where id = %s /* {mark} */", (1,)).fetchone()

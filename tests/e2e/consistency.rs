@@ -1,6 +1,6 @@
 //! Reads that see what they must, however far replicas are behind.
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use tokio::task::JoinSet;
 
@@ -10,23 +10,22 @@ async fn int(client: &tokio_postgres::Client, sql: &str) -> i32 {
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
-async fn table(cluster: &Cluster, client: &tokio_postgres::Client) {
+/// The table `t`, which replicas have and the proxy knows.
+async fn table(cluster: &Cluster, proxy: &Proxy, client: &tokio_postgres::Client) {
     client
         .batch_execute("create table t (a int primary key, b int); insert into t values (1, 0)")
         .await
         .unwrap();
-    for replica in cluster.replicas() {
-        cluster.wait_for_replay(replica).unwrap();
-    }
+    proxy.wait_for_table(cluster, "t").await;
 }
 
 #[test]
 fn a_session_reads_its_own_writes_while_replay_stands_still() {
     run(async {
         let cluster = own_cluster(2);
-        let proxy = Proxy::start(&cluster, "").await;
+        let proxy = Proxy::start(&cluster, "[routing]\nmax_lag = \"1h\"").await;
         let client = proxy.connect("app", "app").await;
-        table(&cluster, &client).await;
+        table(&cluster, &proxy, &client).await;
         for replica in cluster.replicas() {
             cluster.pause_replay(replica).unwrap();
         }
@@ -76,7 +75,7 @@ fn reads_return_to_the_replica_that_has_caught_up_and_leave_out_the_other() {
         let cluster = own_cluster(2);
         let proxy = Proxy::start(&cluster, "[routing]\nlag_tolerance = \"10s\"").await;
         let client = proxy.connect("app", "app").await;
-        table(&cluster, &client).await;
+        table(&cluster, &proxy, &client).await;
         cluster.pause_replay(1).unwrap();
         client.batch_execute("update t set b = 1").await.unwrap();
         cluster.wait_for_replay(2).unwrap();
@@ -104,7 +103,7 @@ fn reads_return_to_the_replica_that_has_caught_up_and_leave_out_the_other() {
 fn under_delayed_replay_and_load_no_session_reads_a_stale_row_or_goes_back_in_time() {
     run(async {
         let cluster = own_cluster(2);
-        let proxy = Arc::new(Proxy::start(&cluster, "[pool]\nmax_size = 5").await);
+        let proxy = Proxy::start(&cluster, "[pool]\nmax_size = 5").await;
         let client = proxy.connect("app", "app").await;
         client
             .batch_execute("create table t (a int primary key, b int); insert into t select a, 0 from generate_series(1, 16) a")
@@ -117,9 +116,8 @@ fn under_delayed_replay_and_load_no_session_reads_a_stale_row_or_goes_back_in_ti
         }
         let mut clients = JoinSet::new();
         for a in 1..=16_i32 {
-            let proxy = Arc::clone(&proxy);
+            let client = proxy.connect("app", "app").await;
             clients.spawn(async move {
-                let client = proxy.connect("app", "app").await;
                 let write = client
                     .prepare("update t set b = $2 where a = $1")
                     .await
@@ -160,7 +158,7 @@ fn a_session_that_only_reads_does_not_go_back_in_time() {
             proxy.connect("app", "app").await,
             proxy.connect("app", "app").await,
         );
-        table(&cluster, &writer).await;
+        table(&cluster, &proxy, &writer).await;
         cluster.delay_replay(1, Duration::from_millis(100)).unwrap();
         let mut newest = 0;
         for i in 1..=100 {
@@ -186,7 +184,7 @@ fn global_consistency_sees_what_others_wrote_through_the_proxy() {
             proxy.connect("app", "app").await,
             proxy.connect("app", "app").await,
         );
-        table(&cluster, &writer).await;
+        table(&cluster, &proxy, &writer).await;
         for replica in cluster.replicas() {
             cluster
                 .delay_replay(replica, Duration::from_millis(80))
@@ -225,7 +223,7 @@ fn a_watermark_can_be_handed_to_another_session() {
             proxy.connect("app", "app").await,
             proxy.connect("app", "app").await,
         );
-        table(&cluster, &writer).await;
+        table(&cluster, &proxy, &writer).await;
         cluster.pause_replay(1).unwrap();
         writer.batch_execute("update t set b = 5").await.unwrap();
         let row = writer
@@ -248,7 +246,7 @@ fn eventual_consistency_reads_replicas_whatever_was_written() {
         let cluster = own_cluster(1);
         let proxy = Proxy::start(&cluster, "[routing]\nconsistency = \"eventual\"").await;
         let client = proxy.connect("app", "app").await;
-        table(&cluster, &client).await;
+        table(&cluster, &proxy, &client).await;
         cluster.pause_replay(1).unwrap();
         client.batch_execute("update t set b = 5").await.unwrap();
         assert_eq!(int(&client, "select b from t").await, 0);

@@ -2,18 +2,19 @@
 
 use std::{path::Path, process::Command};
 
-use crate::support::{Proxy, cluster, drivers, own_cluster, program, run, succeed, unique};
+use crate::support::{
+    Proxy, cluster, drivers, own_cluster, program, run, succeed, succeed_in_two, unique,
+};
 
-/// Runs a driver's script and checks that its reads ran on replicas.
+/// Runs a driver's script and checks that its reads ran on replicas. The script says `ready` when
+/// it has made its table, and reads once it is told that the proxy knows the table.
 async fn drive(make: impl Fn(&Proxy) -> Command, settings: &str) {
     let cluster = cluster();
     let proxy = Proxy::start(cluster, settings).await;
     let (table, mark) = (unique("t"), unique("mark"));
     let mut command = make(&proxy);
     command.args([&table, &mark]);
-    tokio::task::spawn_blocking(move || succeed(&mut command))
-        .await
-        .unwrap();
+    succeed_in_two(&command, proxy.wait_for_table(cluster, &table)).await;
     let ran = cluster.ran_on(&mark).unwrap();
     let on_replicas = ran.iter().filter(|node| **node != 0).count();
     // Right after a write the primary may serve some of them: replicas haven't replayed it yet.

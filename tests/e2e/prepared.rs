@@ -1,7 +1,5 @@
 //! Prepared statements over many server connections.
 
-use std::sync::Arc;
-
 use tokio::task::JoinSet;
 
 use crate::support::{
@@ -13,12 +11,11 @@ use crate::support::{
 #[test]
 fn many_clients_share_few_connections_under_their_own_names() {
     run(async {
-        let proxy = Arc::new(Proxy::start(cluster(), "[pool]\nmax_size = 3").await);
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 3").await;
         let mut clients = JoinSet::new();
         for number in 0..20_i32 {
-            let proxy = Arc::clone(&proxy);
+            let mut raw = Raw::connect(proxy.port).await;
             clients.spawn(async move {
-                let mut raw = Raw::connect(proxy.port).await;
                 // Everyone says "s", and means something else.
                 let sql = format!("select {number} + $1::int");
                 raw.send(&[parse("s", &sql), sync()].concat()).await;
@@ -126,10 +123,7 @@ fn sql_level_and_protocol_level_share_their_names() {
                     "2DCZ",
                 ),
                 ([parse("b", "select 7"), sync()].concat(), "1Z"),
-                (query("execute b"), "TDCZ"),
-                (query("prepare b as select 1"), "EZ"),
                 (query("deallocate b"), "CZ"),
-                (query("execute b"), "EZ"),
                 ([bind("", "b", &[]), sync()].concat(), "EZ"),
                 (query("prepare b as select 1"), "CZ"),
                 (query("deallocate all"), "CZ"),

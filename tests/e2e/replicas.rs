@@ -10,9 +10,7 @@ async fn loaded(replicas: usize, settings: &str) -> (Cluster, Proxy, ReadLoad) {
     let proxy = Proxy::start(&cluster, settings).await;
     let client = proxy.connect("app", "app").await;
     ReadLoad::fill(&client, "load").await;
-    for replica in cluster.replicas() {
-        cluster.wait_for_replay(replica).unwrap();
-    }
+    proxy.wait_for_table(&cluster, "load").await;
     let load = ReadLoad::start(&proxy, "load");
     load.progress(200).await;
     (cluster, proxy, load)
@@ -104,6 +102,7 @@ fn a_statement_cut_off_on_a_dying_replica_is_run_again_elsewhere() {
         let proxy = Proxy::start(&cluster, "").await;
         let client = proxy.connect("app", "app").await;
         for stop in [Stop::Kill, Stop::Immediate] {
+            proxy.wait_for_replica(&cluster, &client).await;
             let mark = unique("mark");
             let sql = format!("select 42, pg_sleep(1.5) /* {mark} */");
             let killer = async {
@@ -248,7 +247,7 @@ fn a_read_that_conflicts_with_recovery_is_answered_by_the_primary() {
             .batch_execute("create table c (a int); insert into c select generate_series(1, 1000)")
             .await
             .unwrap();
-        cluster.wait_for_replay(1).unwrap();
+        proxy.wait_for_table(&cluster, "c").await;
         let mark = unique("mark");
         let sql = format!("select count(*), pg_sleep(3) from c /* {mark} */");
         let conflict = async {
@@ -281,7 +280,7 @@ fn what_a_replica_does_not_have_yet_is_asked_of_the_primary() {
             .batch_execute("create table early (a int)")
             .await
             .unwrap();
-        cluster.wait_for_replay(1).unwrap();
+        proxy.wait_for_table(&cluster, "early").await;
         cluster.pause_replay(1).unwrap();
         client
             .batch_execute("create table late (a int); alter table early add column b int")

@@ -413,35 +413,6 @@ fn holdable_cursors_and_sequences_belong_to_one_session() {
 }
 
 #[test]
-fn serial_columns_give_currval_after_an_insert() {
-    run(async {
-        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 2").await;
-        let client = proxy.connect("app", "app").await;
-        let other = proxy.connect("app", "app").await;
-        let t = unique("t");
-        client
-            .batch_execute(&format!("create table {t} (id serial primary key, a int)"))
-            .await
-            .unwrap();
-        for _ in 0..5 {
-            client
-                .batch_execute(&format!("insert into {t} (a) values (1)"))
-                .await
-                .unwrap();
-            other
-                .batch_execute(&format!("insert into {t} (a) values (2)"))
-                .await
-                .unwrap();
-            let id = value(&client, "select lastval()").await;
-            assert_eq!(
-                value(&client, &format!("select a from {t} where id = {id}")).await,
-                "1"
-            );
-        }
-    });
-}
-
-#[test]
 fn npgsqls_reset_is_the_reset_it_is() {
     run(async {
         let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;

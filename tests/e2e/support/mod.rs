@@ -13,7 +13,7 @@ pub(crate) use pgsplit::cli::demo::{
     cluster::{Cluster, Options, Stop},
     free_port,
 };
-pub(crate) use process::{Guarded, drivers, pgsplit, program, succeed};
+pub(crate) use process::{Guarded, drivers, pgsplit, program, succeed, succeed_in_two};
 pub(crate) use proxy::Proxy;
 pub(crate) use raw::{Frame, Raw, message, tags};
 pub(crate) use shared::{cluster, own_cluster, own_cluster_with, unique};

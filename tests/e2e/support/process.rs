@@ -1,7 +1,7 @@
 //! Other programs: the built `pgsplit`, PostgreSQL's own, drivers in other languages.
 
 use std::{
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     path::{Path, PathBuf},
     process::{Child, Command, Output, Stdio},
 };
@@ -59,6 +59,36 @@ pub(crate) fn succeed(command: &mut Command) -> String {
         "{command:?}: {status}\n{stdout}\n{stderr}"
     );
     stdout
+}
+
+/// Runs a command up to the line `ready` on its standard output, then `between`, and then the
+/// command, given a line, to its end. Fails as [`succeed`] does.
+pub(crate) async fn succeed_in_two(command: &Command, between: impl Future<Output = ()>) {
+    let mut child = limited(command)
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let first = tokio::task::spawn_blocking(move || {
+        let mut stdout = BufReader::new(child.stdout.take().unwrap());
+        let mut line = String::new();
+        stdout.read_line(&mut line).unwrap();
+        child.stdout = Some(stdout.into_inner());
+        (child, line)
+    });
+    let (mut child, line) = first.await.unwrap();
+    if line == "ready\n" {
+        between.await;
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+    }
+    let output = tokio::task::spawn_blocking(|| child.wait_with_output());
+    let Output { status, stderr, .. } = output.await.unwrap().unwrap();
+    let stderr = String::from_utf8_lossy(&stderr);
+    assert!(
+        status.success() && line == "ready\n",
+        "{command:?}: {status}\n{line}\n{stderr}"
+    );
 }
 
 /// The same command, ended after two minutes.

@@ -91,8 +91,9 @@ impl Proxy {
         }
     }
 
-    /// Waits until a plain read on `database` is served by a replica.
+    /// Waits until the catalogue of `database` is known and a plain read is served by a replica.
     pub(crate) async fn wait_for_splitting(&self, cluster: &Cluster, database: &str) {
+        self.wait_for_route(database, "select 1 + 1").await;
         let client = self.connect("app", database).await;
         eventually("reads go to a replica", || async {
             let mark = unique("warm");
@@ -101,6 +102,46 @@ impl Proxy {
                 .await
                 .unwrap();
             cluster.ran_on(&mark).unwrap() != [cluster.primary()]
+        })
+        .await;
+    }
+
+    /// Waits until replicas have `table` of the database `app` and the proxy knows it: a table made
+    /// a moment ago is unknown until the catalogue has been read again, and is read on the primary
+    /// meanwhile.
+    pub(crate) async fn wait_for_table(&self, cluster: &Cluster, table: &str) {
+        for replica in cluster.replicas() {
+            cluster.wait_for_replay(replica).unwrap();
+        }
+        self.wait_for_route("app", &format!("select from {table}"))
+            .await;
+    }
+
+    /// Waits until a session that has seen nothing yet would run `sql` on a replica.
+    async fn wait_for_route(&self, database: &str, sql: &str) {
+        if !direct() {
+            eventually(&format!("{sql} is for replicas"), || async {
+                self.explain(database, sql)
+                    .is_some_and(|answer| answer["route"] == "replica")
+            })
+            .await;
+        }
+    }
+
+    /// Waits until a read of this session runs on a replica: where something of it ran on the
+    /// primary, that is once a replica is known to have caught up with it.
+    pub(crate) async fn wait_for_replica(
+        &self,
+        cluster: &Cluster,
+        client: &tokio_postgres::Client,
+    ) {
+        eventually("the session reads on a replica", || async {
+            let mark = unique("seen");
+            client
+                .simple_query(&format!("select 1 /* {mark} */"))
+                .await
+                .unwrap();
+            direct() || !cluster.ran_on(&mark).unwrap().contains(&cluster.primary())
         })
         .await;
     }
@@ -144,13 +185,28 @@ impl Proxy {
 
     /// What the admin listener answers: status line, headers and body. `None`: it doesn't.
     pub(crate) fn get(&self, path: &str) -> Option<String> {
+        self.ask(&format!(
+            "GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n"
+        ))
+    }
+
+    /// What the admin listener says about a statement. `None`: nothing.
+    fn explain(&self, database: &str, sql: &str) -> Option<serde_json::Value> {
+        let question = serde_json::json!({ "database": database, "sql": sql }).to_string();
+        let answer = self.ask(&format!(
+            "POST /api/v1/explain HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
+             Content-Type: application/json\r\nContent-Length: {}\r\n\r\n{question}",
+            question.len()
+        ))?;
+        serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
+    }
+
+    fn ask(&self, request: &str) -> Option<String> {
         let address = ([127, 0, 0, 1], self.admin).into();
         let mut stream = TcpStream::connect_timeout(&address, Duration::from_secs(5)).ok()?;
         stream
             .set_read_timeout(Some(Duration::from_secs(5)))
             .unwrap();
-        let request =
-            format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).ok()?;
         let mut answer = String::new();
         stream.read_to_string(&mut answer).ok()?;

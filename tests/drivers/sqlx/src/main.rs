@@ -35,6 +35,8 @@ async fn drive() -> Result<(), sqlx::Error> {
             .await?;
         assert_eq!(id, i + 1);
     }
+    println!("ready");
+    std::io::stdin().read_line(&mut String::new()).unwrap();
     // Prepared under a name on each connection of the pool, and kept.
     let select = format!("select name from {table} where id = $1 /* {mark} */");
     let reads = (0..100_i32).map(|i| {
