@@ -46,7 +46,8 @@ fn a_full_pool_gives_53300_after_the_timeout_and_serves_again_after() {
 #[test]
 fn many_more_clients_than_connections_all_get_their_turn() {
     run(async {
-        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 2").await;
+        let proxy =
+            Proxy::start(cluster(), "[pool]\nmax_size = 2\nacquire_timeout = \"60s\"").await;
         let t = unique("t");
         let client = proxy.connect("app", "app").await;
         client
