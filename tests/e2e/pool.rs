@@ -70,7 +70,10 @@ fn many_more_clients_than_connections_all_get_their_turn() {
         }
         clients.join_all().await;
         let row = client
-            .query_one(&format!("select count(*) from {t}"), &[])
+            .query_one(
+                &format!("/* pgsplit: primary */ select count(*) from {t}"),
+                &[],
+            )
             .await
             .unwrap();
         assert_eq!(row.get::<_, i64>(0), 200);
