@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Proxy, Stop, own_cluster, run, sqlstate};
+use crate::support::{Proxy, Stop, eventually, own_cluster, run, sqlstate};
 
 #[test]
 fn writes_not_sent_yet_wait_for_the_new_primary() {
@@ -45,7 +45,10 @@ fn writes_not_sent_yet_wait_for_the_new_primary() {
             .unwrap();
         let row = open.query_one("select count(*) from t", &[]).await.unwrap();
         assert_eq!(row.get::<_, i64>(0), 2);
-        assert!(proxy.metric("pgsplit_failovers_total", &[]) >= 1.0);
+        eventually("the failover is counted", async || {
+            proxy.metric("pgsplit_failovers_total", &[]) >= 1.0
+        })
+        .await;
     });
 }
 
@@ -63,7 +66,7 @@ fn a_write_in_flight_when_the_primary_dies_is_never_sent_twice() {
         let writing =
             client.batch_execute("insert into t select 1 from pg_sleep(2) /* in flight */");
         let killing = async {
-            crate::support::eventually("the write runs", async || {
+            eventually("the write runs", async || {
                 !cluster.statements(0, "in flight").unwrap().is_empty()
             })
             .await;

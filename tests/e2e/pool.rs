@@ -46,7 +46,8 @@ fn a_full_pool_gives_53300_after_the_timeout_and_serves_again_after() {
 #[test]
 fn many_more_clients_than_connections_all_get_their_turn() {
     run(async {
-        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 2").await;
+        let proxy =
+            Proxy::start(cluster(), "[pool]\nmax_size = 2\nacquire_timeout = \"60s\"").await;
         let t = unique("t");
         let client = proxy.connect("app", "app").await;
         client
@@ -69,7 +70,10 @@ fn many_more_clients_than_connections_all_get_their_turn() {
         }
         clients.join_all().await;
         let row = client
-            .query_one(&format!("select count(*) from {t}"), &[])
+            .query_one(
+                &format!("/* pgsplit: primary */ select count(*) from {t}"),
+                &[],
+            )
             .await
             .unwrap();
         assert_eq!(row.get::<_, i64>(0), 200);

@@ -234,7 +234,9 @@ fn read_only_transactions_run_on_one_replica_and_others_on_the_primary() {
         ] {
             proxy.wait_for_replica(cluster, &client).await;
             let mark = unique("mark");
-            client.batch_execute(begin).await.unwrap();
+            for begin in begin.split("; ") {
+                client.batch_execute(begin).await.unwrap();
+            }
             for _ in 0..3 {
                 let sql = format!("select 1 /* {mark} */");
                 client.simple_query(&sql).await.unwrap();
