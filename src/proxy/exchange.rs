@@ -224,6 +224,10 @@ impl Exchange {
                     return Poll::Ready(outcome);
                 }
             }
+            // Before the client hears of it: whatever follows from the answer is to hold by then.
+            if let Some(outcome) = self.outcome(scratch) {
+                return Poll::Ready(outcome);
+            }
             if !self.client_gone {
                 match self.poll_to_client(cx, client, scratch) {
                     Ok(progress) => moved |= progress,
@@ -241,9 +245,6 @@ impl Exchange {
                 moved |= self.approved > 0;
                 scratch.server_in.consume(self.approved);
                 self.approved = 0;
-            }
-            if let Some(outcome) = self.outcome(scratch) {
-                return Poll::Ready(outcome);
             }
             match self.poll_from_client(cx, client, scratch) {
                 Ok(progress) => {

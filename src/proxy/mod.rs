@@ -227,7 +227,11 @@ impl Proxy {
 
     /// Something that may have written was acknowledged.
     fn wrote(&self, epoch: u64, node: NodeId, at: StdInstant) {
-        self.written().on_primary(epoch, node, at);
+        let mut new = Seen::default();
+        new.on_primary(epoch, node, at);
+        // Another worker's may be later.
+        let mut written = self.written();
+        *written = written.and(new);
     }
 
     fn written(&self) -> MutexGuard<'_, Seen> {

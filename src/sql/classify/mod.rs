@@ -89,7 +89,10 @@ fn among_others(class: Class) -> Access {
     match class.kind {
         Kind::Begin(begin)
             if begin.read_only != Some(true)
-                || begin.isolation == Some(Isolation::Serializable) =>
+                || matches!(
+                    begin.isolation,
+                    Some(Isolation::Serializable | Isolation::RepeatableRead)
+                ) =>
         {
             Access::Primary(Why::Transaction)
         }
