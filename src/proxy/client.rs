@@ -51,7 +51,7 @@ use crate::{
         emit::{self, Sink},
         request::{End, Request, Scan, Work, scan},
     },
-    sql::{Access, Begin, Class, Hint, Kind, Traits},
+    sql::{Access, Begin, Class, Effect, Hint, Kind, Traits, Why},
 };
 
 /// Bytes of one request that are kept for another try, and the longest text that is looked at.
@@ -767,8 +767,27 @@ impl Task {
             (false, true) if !self.stance.ran && scratch.replies.is_empty() => {
                 Leaving::Can(Way::Sync)
             }
+            // Refused there in the same words.
+            (true, false)
+                if matches!(
+                    request.class.access,
+                    Access::Primary(Why::Write | Why::RowLock)
+                ) =>
+            {
+                Leaving::Stays
+            }
             _ => Leaving::Cannot,
         }
+    }
+
+    /// SET TRANSACTION: its modes are those that the transaction is opened with elsewhere, too.
+    fn only_sets_transaction(&self, request: &Request, scratch: &Scratch) -> bool {
+        let text = request
+            .query
+            .clone()
+            .and_then(|range| scratch.client_in.filled().get(range));
+        let effects = text.and_then(|text| crate::sql::effects(text, self.session.lexing));
+        matches!(effects.as_deref(), Some([Effect::SetTransaction(_)]))
     }
 
     async fn leave_replica(&mut self, mut lease: Lease, how: Way) {
@@ -1017,7 +1036,7 @@ impl Task {
             self.stance.movable = true;
         }
         self.stance.movable &= class.traits.has(Traits::PURE_READ)
-            && !class.traits.has(Traits::EFFECTS)
+            && (!class.traits.has(Traits::EFFECTS) || self.only_sets_transaction(request, scratch))
             && !request.oversize
             && request.end != End::Open;
         let skipping = scratch.replies.skipping();

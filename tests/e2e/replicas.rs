@@ -18,9 +18,11 @@ async fn loaded(replicas: usize, settings: &str) -> (Cluster, Proxy, ReadLoad) {
 
 /// Where reads that begin now run.
 async fn reads_run_on(cluster: &Cluster, proxy: &Proxy) -> Vec<usize> {
-    let client = proxy.connect("app", "app").await;
     let mark = unique("mark");
+    // A session goes on where it has read before, as long as no other replica is known to show as
+    // much: new sessions choose freely.
     for _ in 0..20 {
+        let client = proxy.connect("app", "app").await;
         client
             .simple_query(&format!("select 1 /* {mark} */"))
             .await

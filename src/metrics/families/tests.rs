@@ -154,7 +154,11 @@ fn all_families_of_the_contract_are_there_with_their_labels() {
         ("pgsplit_pins_total", "counter", "{reason=\"listen\"}"),
         ("pgsplit_logins_total", "counter", "{result=\"ok\"}"),
         ("pgsplit_pool_timeouts_total", "counter", ""),
-        ("pgsplit_class_cache_hits_total", "counter", "{by=\"skeleton\"}"),
+        (
+            "pgsplit_class_cache_hits_total",
+            "counter",
+            "{by=\"skeleton\"}",
+        ),
         ("pgsplit_class_cache_misses_total", "counter", ""),
         ("pgsplit_unparsed_statements_total", "counter", ""),
         ("pgsplit_received_bytes_total", "counter", ""),
