@@ -57,11 +57,12 @@ use crate::{
 /// Bytes of one request that are kept for another try, and the longest text that is looked at.
 const KEPT: usize = 1 << 20;
 
-/// After so many reads in a row that had to go to the primary because no replica had caught up
-/// with the session, the next one waits for a replica.
-const PATIENCE: u8 = 8;
+/// Of the reads in a row that have to go to the primary because no replica has caught up with the
+/// session, every so-many-th waits for a replica: a session that reads without a pause would else
+/// stay ahead of them. Soon at first, later rarely, since replicas may be far behind.
+const PATIENCE: (u8, u8, u8) = (8, 16, 64);
 /// So long at the most.
-const CATCH_UP: Duration = Duration::from_millis(10);
+const CATCH_UP: Duration = Duration::from_millis(50);
 
 /// A client's connection, session and server connections.
 pub(super) struct Task {
@@ -832,9 +833,12 @@ impl Task {
         let mut chosen = self.decide(request, tries);
         if chosen.reason == Reason::Watermark {
             self.proxy.want_samples();
-            self.bounced = self.bounced.saturating_add(1);
+            self.bounced = self.bounced.wrapping_add(1);
             let configured = self.tenant.policy.wait_for_replica;
-            let patience = if self.bounced > PATIENCE {
+            let (soon, later, rarely) = PATIENCE;
+            let waits =
+                [soon, later].contains(&self.bounced) || self.bounced.is_multiple_of(rarely);
+            let patience = if waits {
                 configured.max(CATCH_UP)
             } else {
                 configured
@@ -854,9 +858,9 @@ impl Task {
                         self.proxy.want_samples();
                     }
                 }
-                self.bounced = 0;
             }
-        } else if matches!(chosen.target, Target::Replica(_)) {
+        }
+        if matches!(chosen.target, Target::Replica(_)) {
             self.bounced = 0;
         }
         self.proxy.or_no_fallback(chosen, &self.tenant.policy)
