@@ -1272,11 +1272,12 @@ impl Task {
         scratch.to_server.clear();
         scratch.server_in.clear();
         let pure = request.class.traits.has(Traits::PURE_READ);
-        // PostgreSQL says so before it ends a connection whose transaction it has rolled back.
+        // PostgreSQL says so before it ends a connection whose transaction it has rolled back. Not so
+        // 57P02: a crash may strike while a commit is being carried out.
         let rolled_back = lost.said.as_ref().is_some_and(|(state, _)| {
             matches!(
                 &state.0,
-                b"57P01" | b"57P02" | b"57P03" | b"57P05" | b"25P03" | b"25P04"
+                b"57P01" | b"57P03" | b"57P05" | b"25P03" | b"25P04"
             )
         });
         let again = lost.held
