@@ -1,0 +1,393 @@
+//! How a request ended: answered, refused by a replica, or with its server connection lost.
+
+use std::{future::Future as _, task::Poll, time::Duration};
+
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        exchange::{Lost, Refusal, send},
+        observe,
+        scratch::Scratch,
+    },
+    Gone, Next, Task,
+    request::Tries,
+};
+use crate::{
+    cluster::NodeId,
+    config::settings::PoolMode,
+    error::{Fault, Visible},
+    metrics::RetryReason,
+    pool::Lease,
+    protocol::{SqlState, backend::Status, frame::Header, write},
+    routing::{Consistency, Reason, Route, Target},
+    session::{
+        Transaction,
+        effects::server_lost,
+        request::{End, Request},
+    },
+    sql::{Kind, Traits},
+};
+
+impl Task {
+    /// The answer is complete.
+    pub(super) async fn answered(
+        &mut self,
+        request: &Request,
+        mut lease: Lease,
+        route: Route,
+        status: Option<Status>,
+        scratch: &mut Scratch,
+    ) -> Result<(), Gone> {
+        let answered = Instant::now();
+        let now = answered.into_std();
+        let replica = matches!(route.target, Target::Replica(_));
+        let (epoch, node) = (self.epoch, lease.node());
+        self.count(replica, answered - self.began, status);
+        if replica {
+            let consistency = self
+                .session
+                .own
+                .consistency
+                .unwrap_or(self.tenant.policy.consistency);
+            let covered = consistency != Consistency::Eventual;
+            self.session.seen.on_replica(epoch, node, now, covered);
+        } else {
+            self.session.seen.on_primary(epoch, node, now);
+            if !request.class.traits.has(Traits::PURE_READ) || self.session.unsynced {
+                self.proxy.wrote(epoch, node, now);
+            }
+        }
+        self.session.unsynced = status.is_none();
+        if status == Some(Status::Idle) {
+            if self.ddl {
+                self.ddl = false;
+                self.tenant.database.ddl_seen();
+            }
+            // What the client waits for goes out before pgsplit looks after itself.
+            if self.session.suspect {
+                self.flush(scratch).await?;
+                let before = self.session.pins;
+                let looked = observe::look(&mut lease, &mut self.session).await;
+                for pin in self.session.pins.iter().filter(|pin| !before.has(*pin)) {
+                    self.proxy.metrics(self.worker).pin(pin);
+                }
+                if let Ok(notifications) = &looked {
+                    scratch.to_client.bytes.extend_from_slice(notifications);
+                }
+                if let Err(problem) = looked {
+                    tracing::warn!(node = self.proxy.monitor.name(node), %problem, "server connection closed: its state could not be read");
+                    let _safe = self.entry.ended().await;
+                    drop(lease);
+                    server_lost(&mut self.session);
+                    return Ok(());
+                }
+            }
+        }
+        let keep = status != Some(Status::Idle)
+            || self.tenant.mode == PoolMode::Session
+            || (!replica && !self.session.pins.is_empty());
+        if keep {
+            let in_transaction = status != Some(Status::Idle);
+            if replica && !in_transaction {
+                self.replica = Some(lease)
+            } else {
+                self.held = Some(lease)
+            }
+            return Ok(());
+        }
+        if !self.entry.ended().await {
+            return Ok(());
+        }
+        // The client's own bytes first: it waits, the pool doesn't.
+        if !scratch.to_client.is_empty() {
+            let stream = &mut self.stream;
+            let mut flushed = std::pin::pin!(send(stream, &mut scratch.to_client));
+            let now = std::future::poll_fn(|cx| Poll::Ready(flushed.as_mut().poll(cx))).await;
+            if let Poll::Ready(Err(_)) = now {
+                lease.give_back();
+                return Err(Gone::Left);
+            }
+        }
+        lease.give_back();
+        Ok(())
+    }
+
+    fn count(&mut self, replica: bool, took: Duration, status: Option<Status>) {
+        self.proxy.metrics(self.worker).query_duration(took);
+        if let Some(stats) = self.tenant.database.stats.get(self.worker) {
+            stats.query(replica, took);
+            if status == Some(Status::Idle) {
+                stats.transaction(took);
+            }
+        }
+    }
+
+    /// A replica has refused: the primary is asked.
+    pub(super) async fn refused(
+        &mut self,
+        request: &Request,
+        mut lease: Lease,
+        refusal: Refusal,
+        status: Option<Status>,
+        tries: &mut Tries,
+        scratch: &mut Scratch,
+    ) {
+        let clean = match status {
+            Some(Status::Idle) => true,
+            Some(Status::InTransaction | Status::Failed) => {
+                observe::execute(&mut lease, "ROLLBACK").await.is_ok()
+            }
+            None => observe::sync(&mut lease).await.is_ok(),
+        };
+        if clean && self.entry.ended().await {
+            lease.give_back();
+        }
+        scratch.replies.clear();
+        scratch.expected.clear();
+        scratch.to_server.clear();
+        let metrics = self.proxy.metrics(self.worker);
+        if refusal.stale {
+            metrics.retry(RetryReason::StalePlan);
+            if let Some(names) = self.session.known_names() {
+                names.rewind();
+            }
+            return;
+        }
+        metrics.retry(RetryReason::of(refusal.sqlstate));
+        if let Some(names) = self.session.known_names() {
+            names.rewind();
+        }
+        tries.primary = Some(Reason::Retry);
+        if let Some(text) = self.text(request, scratch) {
+            self.proxy.learn(
+                &self.tenant,
+                self.worker,
+                text,
+                self.session.lexing,
+                refusal.sqlstate,
+            );
+        }
+    }
+
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "one decision from all that is known of a lost server"
+    )]
+    pub(super) async fn server_lost(
+        &mut self,
+        request: &Request,
+        node: NodeId,
+        replica: bool,
+        was_open: bool,
+        lost: Lost,
+        tries: &mut Tries,
+        scratch: &mut Scratch,
+    ) -> Result<Next, Gone> {
+        self.node_failed(node, lost.said.is_none() && !lost.doomed);
+        tracing::debug!(
+            node = self.proxy.monitor.name(node),
+            ?lost,
+            "server connection lost"
+        );
+        scratch.replies.clear();
+        scratch.expected.clear();
+        scratch.to_server.clear();
+        scratch.server_in.clear();
+        let pure = request.class.traits.has(Traits::PURE_READ);
+        // PostgreSQL says so before it ends a connection whose transaction it has rolled back. Not so
+        // 57P02: a crash may strike while a commit is being carried out.
+        let rolled_back = lost.said.as_ref().is_some_and(|(state, _)| {
+            matches!(
+                &state.0,
+                b"57P01" | b"57P03" | b"57P05" | b"25P03" | b"25P04"
+            )
+        });
+        let again = lost.held
+            && !was_open
+            && !self.session.unsynced
+            && self.session.pins.is_empty()
+            && (replica || pure || rolled_back)
+            && lost.unwanted == 0
+            && !self.entry.is_killed()
+            && tries.count < Tries::LIMIT;
+        if again {
+            tries.count += 1;
+            if let Some(names) = self.session.known_names() {
+                names.rewind();
+            }
+            tries.avoid.push(node);
+            self.proxy
+                .metrics(self.worker)
+                .retry(RetryReason::ConnectionLost);
+            return Ok(Next::Again);
+        }
+        self.ongoing = None;
+        if lost.torn {
+            return Err(Gone::Left);
+        }
+        self.discard_unwanted(lost.unwanted, scratch).await?;
+        // What is kept isn't tried again.
+        if lost.held {
+            scratch.client_in.consume(request.len);
+        }
+        let deferred = matches!(self.session.transaction, Transaction::Deferred { .. });
+        let ends_transaction = was_open || deferred || request.begin.is_some();
+        // It may have committed: COMMIT itself, also AND CHAIN or among others, PREPARE TRANSACTION.
+        let commit = request.class.kind == Kind::Commit
+            || !pure
+                && (request.class.kind == Kind::Several
+                    || request.class.traits.has(Traits::EFFECTS)
+                    || request.end == End::Open
+                    || self.session.unsynced);
+        if !replica {
+            // Whoever looks whether it was carried out must not look at a replica that lags behind.
+            self.session
+                .seen
+                .on_primary(self.epoch, node, Instant::now().into_std());
+        }
+        let pinned = !self.session.pins.is_empty();
+        server_lost(&mut self.session);
+        let error = lost_error(
+            &lost,
+            ends_transaction,
+            commit,
+            pure || replica,
+            rolled_back,
+        );
+        if pinned || self.tenant.mode == PoolMode::Session && was_open {
+            let error = Visible {
+                fatal: true,
+                ..error
+            };
+            return Err(self.farewell(&error, scratch).await);
+        }
+        if commit || !ends_transaction {
+            self.session.transaction = Transaction::Idle;
+        }
+        self.answer_error(request, &error, scratch);
+        self.flush(scratch).await?;
+        Ok(Next::Done)
+    }
+
+    pub(super) fn node_failed(&self, node: NodeId, broken: bool) {
+        if broken {
+            self.proxy
+                .monitor
+                .report_failure(node, crate::cluster::Failure::Closed);
+        }
+    }
+
+    /// Tells the client why its request isn't carried out.
+    pub(super) async fn fail(
+        &mut self,
+        request: &Request,
+        error: &Visible,
+        scratch: &mut Scratch,
+    ) -> Result<(), Gone> {
+        self.proxy.metrics(self.worker).error(error.fault);
+        if error.fatal {
+            return Err(self.farewell(error, scratch).await);
+        }
+        scratch.client_in.consume(request.len);
+        if request.oversize {
+            let header = Header::parse(scratch.client_in.filled()).ok().flatten();
+            self.discard(header.map_or(0, |header| header.len), scratch)
+                .await?;
+        }
+        scratch.replies.clear();
+        scratch.expected.clear();
+        if matches!(self.session.transaction, Transaction::Deferred { .. }) {
+            // The first statement of a transaction has failed, and with it the transaction.
+            self.session.transaction = Transaction::Lost { told: true };
+        }
+        self.answer_error(request, error, scratch);
+        self.flush(scratch).await
+    }
+
+    /// An error inside the open transaction, which fails with it, as it would at the server.
+    pub(super) async fn fail_in_transaction(
+        &mut self,
+        request: &Request,
+        error: &Visible,
+        scratch: &mut Scratch,
+    ) -> Result<(), Gone> {
+        if let Some(lease) = self.held.take() {
+            self.proxy.abandon(lease);
+        }
+        server_lost(&mut self.session);
+        self.fail(request, error, scratch).await
+    }
+
+    /// Takes what is still to come of a frame whose server is gone.
+    pub(super) async fn discard_unwanted(
+        &mut self,
+        count: usize,
+        scratch: &mut Scratch,
+    ) -> Result<(), Gone> {
+        if count == 0 {
+            Ok(())
+        } else {
+            self.discard(count, scratch).await
+        }
+    }
+
+    /// An error in place of the request's answer.
+    pub(in crate::proxy) fn answer_error(
+        &mut self,
+        request: &Request,
+        error: &Visible,
+        scratch: &mut Scratch,
+    ) {
+        let out = &mut scratch.to_client.bytes;
+        if let Some(names) = self.session.known_names() {
+            names.undo();
+        }
+        write::error(out, error);
+        match request.end {
+            End::Ready | End::Sync => {
+                write::ready_for_query(out, self.session.transaction.status());
+            }
+            End::Flush | End::Open => self.ignoring = true,
+        }
+    }
+}
+
+/// What the client hears of a lost server connection.
+fn lost_error(
+    lost: &Lost,
+    in_transaction: bool,
+    commit: bool,
+    read: bool,
+    rolled_back: bool,
+) -> Visible {
+    let cause = match (&lost.said, lost.doomed, &lost.problem) {
+        (Some((_, message)), _, _) => message.clone(),
+        (None, true, _) => "its node is down".to_owned(),
+        (None, false, Some(problem)) => problem.to_string(),
+        (None, false, None) => "the server closed the connection".to_owned(),
+    };
+    if in_transaction && (!commit || rolled_back) {
+        return Visible::error(
+            Fault::Node,
+            SqlState::SERIALIZATION_FAILURE,
+            format!("the transaction was rolled back: its server connection is lost ({cause})"),
+        )
+        .hint("run the transaction again");
+    }
+    if read || rolled_back {
+        return Visible::error(
+            Fault::Node,
+            SqlState::CONNECTION_FAILURE,
+            format!(
+                "the server connection was lost while its answer was being passed on ({cause})"
+            ),
+        );
+    }
+    Visible::error(
+        Fault::Node,
+        SqlState::TRANSACTION_RESOLUTION_UNKNOWN,
+        format!("the server connection was lost: it is not known whether the statement was carried out ({cause})"),
+    )
+    .hint("look whether it was before running it again")
+}

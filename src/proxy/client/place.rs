@@ -1,0 +1,382 @@
+//! Which server connection a request gets: the one its session holds, or one that its route leads to.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        answer,
+        lend::{Lend, Refused},
+        observe,
+        scratch::Scratch,
+    },
+    Gone, Task,
+    request::Tries,
+};
+use crate::{
+    error::{Fault, Visible},
+    metrics::RetryReason,
+    pool::Lease,
+    protocol::{SqlState, backend::Status},
+    routing::{Ask, Random, Reason, Route, Target, route},
+    session::{
+        Pin, Transaction,
+        request::{End, Request, Work},
+    },
+    sql::{Access, Begin, Effect, Hint, Kind, Traits, Why},
+};
+
+/// Of the reads in a row that have to go to the primary because no replica has caught up with the
+/// session, every so-many-th waits for a replica: a session that reads without a pause would else
+/// stay ahead of them. Soon at first, later rarely, since replicas may be far behind.
+const PATIENCE: (u8, u8, u8) = (8, 16, 64);
+/// So long at the most.
+const CATCH_UP: Duration = Duration::from_millis(50);
+
+impl Task {
+    /// A server connection for the request, and why that one. `None`: the client was told why not.
+    pub(super) async fn lend(
+        &mut self,
+        request: &Request,
+        tries: &mut Tries,
+        scratch: &mut Scratch,
+    ) -> Result<Option<(Lease, Route)>, Gone> {
+        // A transaction, an implicit one, and most pins stay where they are.
+        if self.session.transaction.is_open() || self.session.unsynced {
+            let reason = Reason::Transaction;
+            let Some(lease) = self.held.take() else {
+                let error = Visible::fatal(
+                    Fault::Proxy,
+                    SqlState::INTERNAL_ERROR,
+                    "the server connection of the open transaction is missing",
+                );
+                return Err(self.farewell(&error, scratch).await);
+            };
+            match self.leaves_replica(request, scratch) {
+                Leaving::Stays => {
+                    let target = if self.stance.on_replica {
+                        Target::Replica(lease.node())
+                    } else {
+                        Target::Primary
+                    };
+                    return Ok(Some((lease, Route { target, reason })));
+                }
+                Leaving::Can(how) => {
+                    self.leave_replica(lease, how).await;
+                    if belongs_on_primary(request) {
+                        tries.primary = Some(Reason::Transaction);
+                    }
+                    tries.begin = self.begins(request, scratch);
+                }
+                Leaving::Cannot => {
+                    self.held = Some(lease);
+                    let error = Visible::error(
+                        Fault::Client,
+                        SqlState::FEATURE_NOT_SUPPORTED,
+                        "this statement belongs on the primary, and its transaction runs on a replica",
+                    )
+                    .hint("SET pgsplit.route = 'primary' before such a transaction");
+                    self.fail_in_transaction(request, &error, scratch).await?;
+                    return Ok(None);
+                }
+            }
+        }
+        let route = match self.route(request, tries).await {
+            Ok(route) => route,
+            Err(error) => {
+                self.fail(request, &error, scratch).await?;
+                return Ok(None);
+            }
+        };
+        match route.target {
+            Target::Primary => {
+                if let Some(lease) = self.held.take() {
+                    return Ok(Some((lease, route)));
+                }
+            }
+            Target::Replica(node) => {
+                if let Some(lease) = self.replica.take()
+                    && lease.node() == node
+                {
+                    return Ok(Some((lease, route)));
+                }
+            }
+        }
+        self.flush_before_waiting(scratch).await?;
+        let waiting = Instant::now();
+        let lent = self.proxy.lend(Lend {
+            tenant: &self.tenant,
+            worker: self.worker,
+            entry: &self.entry,
+            target: route.target,
+        });
+        match lent.await {
+            Ok(lease) => {
+                let waited = waiting.elapsed();
+                self.proxy.metrics(self.worker).pool_wait(waited);
+                if let Some(stats) = self.tenant.database.stats.get(self.worker) {
+                    stats.assigned(waited);
+                }
+                Ok(Some((lease, route)))
+            }
+            Err(Refused::Node(node)) => {
+                tries.avoid.push(node);
+                self.proxy
+                    .metrics(self.worker)
+                    .retry(RetryReason::ConnectionLost);
+                Box::pin(self.lend(request, tries, scratch)).await
+            }
+            Err(Refused::Told(error)) => {
+                self.fail(request, &error, scratch).await?;
+                Ok(None)
+            }
+        }
+    }
+
+    /// Whether a request has to leave the replica that the transaction, or the implicit one of an
+    /// unsynced request, is on.
+    fn leaves_replica(&self, request: &Request, scratch: &Scratch) -> Leaving {
+        // A transaction that begins here is one that has its own route.
+        let needs_primary = belongs_on_primary(request) || request.begin.is_some();
+        if !self.stance.on_replica || !needs_primary || scratch.replies.skipping() {
+            return Leaving::Stays;
+        }
+        if self.session.transaction.status() == Status::Failed {
+            return Leaving::Stays;
+        }
+        match (self.session.transaction.is_open(), self.session.unsynced) {
+            (true, false) if self.stance.movable => Leaving::Can(Way::Rollback),
+            (false, true) if !self.stance.ran && scratch.replies.is_empty() => {
+                Leaving::Can(Way::Sync)
+            }
+            // Refused there in the same words.
+            (true, false)
+                if matches!(
+                    request.class.access,
+                    Access::Primary(Why::Write | Why::RowLock)
+                ) =>
+            {
+                Leaving::Stays
+            }
+            _ => Leaving::Cannot,
+        }
+    }
+
+    /// SET TRANSACTION: its modes are those that the transaction is opened with elsewhere, too.
+    pub(super) fn only_sets_transaction(&self, request: &Request, scratch: &Scratch) -> bool {
+        let text = request
+            .query
+            .clone()
+            .and_then(|range| scratch.client_in.filled().get(range));
+        let effects = text.and_then(|text| crate::sql::effects(text, self.session.lexing));
+        matches!(effects.as_deref(), Some([Effect::SetTransaction(_)]))
+    }
+
+    async fn leave_replica(&mut self, mut lease: Lease, how: Way) {
+        let left = match how {
+            Way::Rollback => {
+                // Each statement had a snapshot of its own, so that it may go on elsewhere; what
+                // ran was only read.
+                let text: Box<[u8]> = b"BEGIN READ ONLY".as_slice().into();
+                let modes = Begin {
+                    read_only: Some(true),
+                    ..Begin::default()
+                };
+                self.session.transaction = Transaction::Deferred { modes, text };
+                observe::execute(&mut lease, "ROLLBACK").await
+            }
+            Way::Sync => {
+                self.session.unsynced = false;
+                observe::sync(&mut lease).await
+            }
+        };
+        if left.is_ok() && self.entry.ended().await {
+            lease.give_back();
+        }
+    }
+
+    /// Answers that are ready must not wait for a server that isn't.
+    async fn flush_before_waiting(&mut self, scratch: &mut Scratch) -> Result<(), Gone> {
+        if self.session.transaction.status() == Status::Idle || scratch.to_client.is_empty() {
+            return Ok(());
+        }
+        self.flush(scratch).await
+    }
+
+    async fn route(&mut self, request: &Request, tries: &Tries) -> Result<Route, Visible> {
+        self.epoch = self.proxy.monitor.view().epoch;
+        if self.pinned_here(request) {
+            return Ok(Route {
+                target: Target::Primary,
+                reason: Reason::Pinned,
+            });
+        }
+        let mut chosen = self.decide(request, tries);
+        if chosen.reason == Reason::Watermark {
+            self.proxy.want_samples();
+            self.bounced = self.bounced.wrapping_add(1);
+            let configured = self.tenant.policy.wait_for_replica;
+            let (soon, later, rarely) = PATIENCE;
+            let waits =
+                [soon, later].contains(&self.bounced) || self.bounced.is_multiple_of(rarely);
+            let patience = if waits {
+                configured.max(CATCH_UP)
+            } else {
+                configured
+            };
+            if !patience.is_zero() {
+                let deadline = Instant::now() + patience;
+                let mut views = self.proxy.monitor.subscribe();
+                while chosen.reason == Reason::Watermark {
+                    if !matches!(
+                        tokio::time::timeout_at(deadline, views.changed()).await,
+                        Ok(Ok(()))
+                    ) {
+                        break;
+                    }
+                    chosen = self.decide(request, tries);
+                    if chosen.reason == Reason::Watermark {
+                        self.proxy.want_samples();
+                    }
+                }
+            }
+        }
+        if matches!(chosen.target, Target::Replica(_)) {
+            self.bounced = 0;
+        }
+        self.proxy.or_no_fallback(chosen, &self.tenant.policy)
+    }
+
+    /// Waits until a position bounds what the session has seen, for SHOW pgsplit.last_lsn.
+    pub(super) async fn sampled(&self) {
+        const PATIENCE: Duration = Duration::from_secs(1);
+        let deadline = Instant::now() + PATIENCE;
+        let mut views = self.proxy.monitor.subscribe();
+        while self
+            .session
+            .seen
+            .watermark(&self.proxy.monitor.view())
+            .is_err()
+        {
+            self.proxy.want_samples();
+            if !matches!(
+                tokio::time::timeout_at(deadline, views.changed()).await,
+                Ok(Ok(()))
+            ) {
+                return;
+            }
+        }
+    }
+
+    /// The modes of the transaction that this request opens, if it opens one.
+    pub(super) fn begins(&self, request: &Request, scratch: &Scratch) -> Option<Begin> {
+        match &self.session.transaction {
+            Transaction::Deferred { modes, .. } => {
+                let effects = request.class.traits.has(Traits::EFFECTS);
+                let range = request.query.clone().filter(|_| effects);
+                let text = range.and_then(|range| scratch.client_in.filled().get(range));
+                Some(answer::merged(*modes, text, self.session.lexing))
+            }
+            Transaction::Idle | Transaction::Open { .. } | Transaction::Lost { .. } => {
+                request.begin
+            }
+        }
+    }
+
+    /// The text of a request that is one simple Query, or runs the session's unnamed statement.
+    pub(super) fn text<'a>(&'a self, request: &Request, scratch: &'a Scratch) -> Option<&'a [u8]> {
+        match &request.query {
+            Some(range) => scratch.client_in.filled().get(range.clone()),
+            None => self.session.unnamed.text(),
+        }
+    }
+
+    pub(super) fn leans(&self, request: &Request, scratch: &Scratch) -> bool {
+        request.class.access == Access::Read
+            && self
+                .tenant
+                .database
+                .classes(self.worker)
+                .is_some_and(|mut classes| {
+                    self.text(request, scratch).is_some_and(|text| {
+                        classes.leans(text, self.session.lexing, self.began.into_std())
+                    })
+                })
+    }
+
+    fn decide(&self, request: &Request, tries: &Tries) -> Route {
+        if let Some(reason) = tries.primary {
+            return Route {
+                target: Target::Primary,
+                reason,
+            };
+        }
+        let unfinished = match request.end {
+            End::Open => Some(Reason::TooLong),
+            End::Flush if request.work == Work::Runs => Some(Reason::Flush),
+            End::Flush | End::Sync | End::Ready => None,
+        };
+        let consistency = self
+            .session
+            .own
+            .consistency
+            .unwrap_or(self.tenant.policy.consistency);
+        let seen_by_all = self.proxy.seen_by_all(consistency);
+        let ask = Ask {
+            class: request.class,
+            begin: tries.begin,
+            read_only_session: self.session.is_read_only_by_default(),
+            isolation: self.session.default_isolation(),
+            unfinished,
+            leaning: tries.leaning,
+            own: &self.session.own,
+            seen: &self.session.seen,
+            seen_by_all: &seen_by_all,
+            avoid: &tries.avoid,
+            now: self.began.into_std(),
+        };
+        let view = self.proxy.monitor.view();
+        route(
+            &ask,
+            &self.tenant.policy,
+            &view,
+            |node| self.proxy.in_flight(node),
+            Random(fastrand::u32(..)),
+        )
+    }
+
+    /// What the session keeps on its connection binds this request, too.
+    fn pinned_here(&self, request: &Request) -> bool {
+        let pins = self.session.pins;
+        if self.held.is_none() || pins.is_empty() {
+            return false;
+        }
+        let splittable = pins
+            .iter()
+            .all(|pin| matches!(pin, Pin::Listen | Pin::AdvisoryLock));
+        // What goes on over several requests would keep the other connection in this one's place.
+        let alone = self.session.transaction == Transaction::Idle
+            && request.begin.is_none()
+            && matches!(request.end, End::Ready | End::Sync)
+            && request.class.kind == Kind::Single;
+        !(splittable && alone && request.class.access == Access::Read)
+    }
+}
+
+fn belongs_on_primary(request: &Request) -> bool {
+    matches!(request.class.access, Access::Primary(_)) && request.class.hint != Some(Hint::Replica)
+}
+
+/// Whether a request goes on where its transaction is.
+enum Leaving {
+    Stays,
+    Can(Way),
+    Cannot,
+}
+
+/// How a replica is left.
+enum Way {
+    Rollback,
+    Sync,
+}

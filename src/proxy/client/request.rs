@@ -1,0 +1,382 @@
+//! One request: tried on a server connection, and tried again where that is safe.
+
+use std::sync::Arc;
+
+use tokio::time::Instant;
+
+use super::{
+    super::{
+        answer,
+        clients::Activity,
+        exchange::{Exchange, Outcome, Refuse, Side, Terms},
+        observe,
+        scratch::Scratch,
+    },
+    Gone, Next, Task,
+};
+use crate::{
+    cluster::NodeId,
+    error::{Fault, Visible},
+    pool::Lease,
+    protocol::{SqlState, write},
+    routing::{Reason, Route, Target},
+    session::{
+        Transaction,
+        effects::server_lost,
+        emit::{self, Sink},
+        request::{End, Request, Work},
+    },
+    sql::{Begin, Kind, Traits},
+};
+
+impl Task {
+    pub(super) async fn serve(
+        &mut self,
+        request: Request,
+        scratch: &mut Scratch,
+    ) -> Result<(), Gone> {
+        self.began = Instant::now();
+        if request.class.kind == Kind::Own {
+            self.sampled().await;
+        }
+        if answer::answered(self, &request, scratch) {
+            scratch.client_in.consume(request.len);
+            return Ok(());
+        }
+        let mut tries = Tries {
+            begin: self.begins(&request, scratch),
+            leaning: self.leans(&request, scratch),
+            ..Tries::default()
+        };
+        loop {
+            match self.attempt(&request, &mut tries, scratch).await? {
+                Next::Done => return Ok(()),
+                Next::Again => scratch.resolved.rewind(),
+            }
+        }
+    }
+
+    /// One try: route, lend, send, pass the answer on.
+    async fn attempt(
+        &mut self,
+        request: &Request,
+        tries: &mut Tries,
+        scratch: &mut Scratch,
+    ) -> Result<Next, Gone> {
+        let Some((mut lease, route)) = self.lend(request, tries, scratch).await? else {
+            return Ok(Next::Done);
+        };
+        let replica = matches!(route.target, Target::Replica(_));
+        let node = lease.node();
+        if let Err(error) = self.bring_identity(&mut lease).await {
+            return self
+                .fail(request, &error, scratch)
+                .await
+                .map(|()| Next::Done);
+        }
+        self.proxy
+            .metrics(self.worker)
+            .query(route, request.class.access, node);
+        let was_open = self.session.transaction.is_open();
+        let continued = self.session.unsynced;
+        let base = scratch.to_client.bytes.len();
+        let Some(emitted) = self.emit(request, &mut lease, replica, scratch) else {
+            drop(lease);
+            let error = Visible::fatal(
+                Fault::Client,
+                SqlState::PROGRAM_LIMIT_EXCEEDED,
+                "the text of a named prepared statement is too long to be kept",
+            )
+            .hint("prepare it without a name");
+            return self
+                .fail(request, &error, scratch)
+                .await
+                .map(|()| Next::Done);
+        };
+        let pure = request.class.traits.has(Traits::PURE_READ);
+        let terms = Terms {
+            refuse: if replica && !was_open && !continued {
+                Refuse::FromReplica
+            } else {
+                Refuse::Nothing
+            },
+            heals: !was_open && !continued && request.describes && tries.count < Tries::LIMIT,
+            ends_with_client: was_open || pure,
+            open: request.end == End::Open,
+            on: if replica {
+                Side::Replica
+            } else {
+                Side::Primary
+            },
+        };
+        let once = was_open || continued || request.end == End::Open || request.oversize;
+        let kept = if once { 0 } else { emitted.consumed };
+        let exchange = match self.ongoing.take() {
+            Some(mut ongoing) => {
+                ongoing.terms = terms;
+                ongoing.passing_on = emitted.passing_on;
+                ongoing
+            }
+            None => Box::new(Exchange::new(terms, kept, emitted.passing_on, base)),
+        };
+        if once {
+            scratch.client_in.consume(emitted.consumed);
+        }
+        if terms.open && emitted.passing_on == 0 && !scratch.client_in.is_empty() {
+            // More of it may be here already.
+            return Ok(self.interrupt(lease, exchange, replica));
+        }
+        self.exchange(request, lease, route, exchange, tries, scratch)
+            .await
+    }
+
+    /// The exchange goes on with more of the client's bytes.
+    fn interrupt(&mut self, lease: Lease, exchange: Box<Exchange>, replica: bool) -> Next {
+        self.session.unsynced = true;
+        self.stance.on_replica = replica;
+        self.held = Some(lease);
+        self.ongoing = Some(exchange);
+        Next::Done
+    }
+
+    /// Waits for more of the client's bytes while a server's answers are passed on.
+    pub(super) async fn pump(&mut self, scratch: &mut Scratch) -> Result<(), Gone> {
+        let (Some(lease), Some(mut exchange)) = (self.held.take(), self.ongoing.take()) else {
+            return Err(Gone::Left);
+        };
+        exchange.terms.open = true;
+        let target = if self.stance.on_replica {
+            Target::Replica(lease.node())
+        } else {
+            Target::Primary
+        };
+        let route = Route {
+            target,
+            reason: Reason::Transaction,
+        };
+        let request = Request::unfinished();
+        let mut tries = Tries::default();
+        self.exchange(&request, lease, route, exchange, &mut tries, scratch)
+            .await
+            .map(|_next| ())
+    }
+
+    /// Passes the answer on, and deals with how that ended.
+    async fn exchange(
+        &mut self,
+        request: &Request,
+        mut lease: Lease,
+        route: Route,
+        mut exchange: Box<Exchange>,
+        tries: &mut Tries,
+        scratch: &mut Scratch,
+    ) -> Result<Next, Gone> {
+        let replica = matches!(route.target, Target::Replica(_));
+        let node = lease.node();
+        let was_open = self.session.transaction.is_open();
+        self.entry.runs_on(&lease.link);
+        self.entry.set_activity(Activity::Active);
+        let load = self.proxy.enter(node);
+        let outcome = exchange
+            .run(&mut self.stream, &mut lease, &mut self.session, scratch)
+            .await;
+        drop(load);
+        match outcome {
+            Outcome::Answered(status) => {
+                self.answered(request, lease, route, status, scratch)
+                    .await?;
+                Ok(Next::Done)
+            }
+            Outcome::ClientBytes => Ok(self.interrupt(lease, exchange, replica)),
+            Outcome::Refused { refusal, status } => {
+                if refusal.stale {
+                    lease.backend.prepared.doubt_all();
+                    lease.backend.unnamed = None;
+                    tries.count += 1;
+                }
+                self.refused(request, lease, refusal, status, tries, scratch)
+                    .await;
+                Ok(Next::Again)
+            }
+            Outcome::ServerLost(lost) => {
+                drop(lease);
+                let _safe = self.entry.ended().await;
+                self.server_lost(request, node, replica, was_open, lost, tries, scratch)
+                    .await
+            }
+            Outcome::SetupFailed { sqlstate, message } => {
+                drop(lease);
+                let _safe = self.entry.ended().await;
+                let error = Visible::error(
+                    Fault::Proxy,
+                    sqlstate,
+                    format!("the session's settings could not be applied: {message}"),
+                )
+                .hint("the statement may have run without them; its server connection is closed");
+                server_lost(&mut self.session);
+                self.discard_unwanted(exchange.passing_on, scratch).await?;
+                let consumed = if exchange.kept > 0 { request.len } else { 0 };
+                scratch.client_in.consume(consumed);
+                self.answer_error(request, &error, scratch);
+                self.flush(scratch).await.map(|()| Next::Done)
+            }
+            Outcome::ClientLost => {
+                self.proxy.abandon(lease);
+                Err(Gone::Left)
+            }
+            Outcome::ClientBroken(malformed) => {
+                drop(lease);
+                let error = Visible::fatal(
+                    Fault::Client,
+                    SqlState::PROTOCOL_VIOLATION,
+                    malformed.to_string(),
+                );
+                Err(self.farewell(&error, scratch).await)
+            }
+        }
+    }
+
+    /// A role can't be carried over blindly: if that fails the statement must not run at all.
+    async fn bring_identity(&mut self, lease: &mut Lease) -> Result<(), Visible> {
+        if self.session.transaction.is_open() || self.session.unsynced {
+            return Ok(());
+        }
+        let wanted = self.session.settings.current();
+        let changes = match &lease.backend.settings {
+            Some(known) if Arc::ptr_eq(known, wanted) => false,
+            Some(known) => {
+                known != wanted && (known.changes_identity() || wanted.changes_identity())
+            }
+            None => true,
+        };
+        if !changes {
+            return Ok(());
+        }
+        let wanted = Arc::clone(wanted);
+        let Some(sql) = lease.backend.statements_to(&wanted) else {
+            return Ok(());
+        };
+        observe::execute(lease, &sql)
+            .await
+            .map_err(|problem| problem.visible("applying the session's settings"))?;
+        lease.backend.settings = Some(wanted);
+        Ok(())
+    }
+
+    /// Writes the request to the server. `None`: it can't be sent through a pool.
+    fn emit(
+        &mut self,
+        request: &Request,
+        lease: &mut Lease,
+        replica: bool,
+        scratch: &mut Scratch,
+    ) -> Option<emit::Passing> {
+        let class = request.class;
+        if class.traits.has(Traits::OBSERVE) {
+            self.session.suspect = true;
+        }
+        if class.traits.has(Traits::DDL) {
+            // Nothing that is known of the catalogue holds while this runs, nor until it is read again.
+            self.ddl = true;
+            self.tenant.database.ddl_seen();
+        }
+        self.stance.on_replica = replica;
+        if self.session.unsynced {
+            if class.traits.has(Traits::EFFECTS) && !scratch.replies.is_empty() {
+                self.session.suspect = true;
+            }
+            scratch.expected.next_part();
+        } else {
+            scratch.expected.clear();
+            self.stance.ran = false;
+        }
+        self.stance.ran |= request.work == Work::Runs;
+        if !self.session.transaction.is_open() {
+            self.stance.movable = true;
+        }
+        self.stance.movable &= class.traits.has(Traits::PURE_READ)
+            && (!class.traits.has(Traits::EFFECTS) || self.only_sets_transaction(request, scratch))
+            && !request.oversize
+            && request.end != End::Open;
+        let skipping = scratch.replies.skipping();
+        let server = &mut **lease;
+        let mut sink = Sink {
+            out: &mut scratch.to_server.bytes,
+            replies: &mut scratch.replies,
+            backend: &mut server.backend,
+            prepared_limit: self.tenant.prepared_limit,
+        };
+        if !self.session.transaction.is_open() && !self.session.unsynced {
+            if let Some(sql) = sink.backend.statements_to(self.session.settings.current()) {
+                sink.hidden_query(sql.as_bytes());
+                sink.backend.settings = Some(Arc::clone(self.session.settings.current()));
+            }
+            if let Transaction::Deferred { text, .. } = &self.session.transaction {
+                sink.hidden_query(text);
+            }
+        }
+        let bytes = scratch.client_in.filled();
+        if request.oversize {
+            return emit::oversize(bytes, &mut self.session, &mut sink);
+        }
+        let frames = bytes
+            .get(..request.len.min(bytes.len()))
+            .unwrap_or_default();
+        if request.end == End::Ready {
+            if class.traits.has(Traits::EFFECTS)
+                && let Some(text) = request.query.clone().and_then(|range| bytes.get(range))
+            {
+                scratch.expected.expect_query(text, &mut self.session);
+            }
+            emit::simple(frames, &mut self.session, &mut sink);
+        } else {
+            if class.traits.has(Traits::EFFECTS) {
+                scratch
+                    .expected
+                    .expect_extended(frames, &mut self.session, &mut scratch.resolved);
+            }
+            // A scan has found every frame well-formed.
+            let _well_formed = emit::extended(
+                frames,
+                request.rewritten,
+                &self.session,
+                &mut scratch.resolved,
+                &mut sink,
+            );
+            if request.end == End::Flush {
+                // What comes behind may be no Flush: a Query, or the client's goodbye.
+                write::frame(sink.out, crate::protocol::frontend::tag::FLUSH, |_| ());
+            }
+            if skipping {
+                // The server passes over all this, up to a Sync.
+                sink.backend.prepared.failed();
+                sink.backend.unnamed = None;
+                if let Some(names) = self.session.known_names() {
+                    names.undo();
+                }
+            }
+        }
+        Some(emit::Passing {
+            consumed: request.len,
+            passing_on: 0,
+        })
+    }
+}
+
+/// What has been tried of one request.
+#[derive(Debug, Default)]
+pub(super) struct Tries {
+    pub(super) count: u8,
+    pub(super) avoid: Vec<NodeId>,
+    /// The modes of the transaction that it opens.
+    pub(super) begin: Option<Begin>,
+    /// Its statement conflicted with recovery lately.
+    pub(super) leaning: bool,
+    /// Only the primary may answer now.
+    pub(super) primary: Option<Reason>,
+}
+
+impl Tries {
+    /// Nodes that one request is tried on after losing its server.
+    pub(super) const LIMIT: u8 = 3;
+}
