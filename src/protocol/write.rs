@@ -52,6 +52,22 @@ pub fn statement_target(out: &mut Vec<u8>, tag: u8, name: &[u8]) {
     });
 }
 
+/// Close of a portal.
+pub fn close_portal(out: &mut Vec<u8>, name: &[u8]) {
+    frame(out, front::CLOSE, |out| {
+        out.push(b'P');
+        string(out, name);
+    });
+}
+
+/// Execute of a portal, to its end.
+pub fn execute(out: &mut Vec<u8>, portal: &[u8]) {
+    frame(out, front::EXECUTE, |out| {
+        string(out, portal);
+        out.extend_from_slice(&[0; 4]);
+    });
+}
+
 /// Sync.
 pub fn sync(out: &mut Vec<u8>) {
     frame(out, front::SYNC, |_| ());

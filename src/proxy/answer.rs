@@ -92,10 +92,10 @@ fn simple(task: &mut Task, request: &Request, text: &[u8], out: &mut Vec<u8>) ->
         _ if request.class.traits.has(Traits::SQL_PREPARED)
             && task.session.transaction.status() != Status::Failed =>
         {
-            if !deallocated(task, text) {
-                return false;
+            match deallocated(task, text) {
+                Some(command) => write::command_complete(out, command),
+                None => return false,
             }
-            write::command_complete(out, "DEALLOCATE");
         }
         Kind::Empty
         | Kind::Begin(_)
@@ -111,18 +111,23 @@ fn simple(task: &mut Task, request: &Request, text: &[u8], out: &mut Vec<u8>) ->
     true
 }
 
-/// DEALLOCATE of a name that the session has prepared through the protocol: servers know it by
-/// another one.
-fn deallocated(task: &mut Task, text: &[u8]) -> bool {
-    let Some(effects) = sql::effects(text, task.session.lexing) else {
-        return false;
-    };
-    let [Effect::Deallocate(Some(name))] = effects.as_slice() else {
-        return false;
-    };
-    task.session
-        .known_names()
-        .is_some_and(|names| names.remove(name.as_bytes()))
+/// DEALLOCATE of a name that the session has, or of all: connections learn of it when they next
+/// need to. Its command tag, if it was that.
+fn deallocated(task: &mut Task, text: &[u8]) -> Option<&'static str> {
+    let effects = sql::effects(text, task.session.lexing)?;
+    match effects.as_slice() {
+        [Effect::Deallocate(Some(name))] => {
+            let known = task.session.known_names()?.remove(name.as_bytes());
+            known.then_some("DEALLOCATE")
+        }
+        [Effect::Deallocate(None)] => {
+            if let Some(names) = task.session.known_names() {
+                names.clear();
+            }
+            Some("DEALLOCATE ALL")
+        }
+        _ => None,
+    }
 }
 
 /// Only Close of statements and Sync: nothing that a server knows of.

@@ -143,6 +143,8 @@ pub(super) struct Exchange {
     approved: usize,
     refused: Option<Refusal>,
     setup_failed: Option<(SqlState, String)>,
+    /// Why a statement of the session's couldn't be prepared on this connection: an ErrorResponse.
+    unprepared: Vec<u8>,
     fatal: Option<(SqlState, String)>,
     status: Option<Status>,
     client_gone: bool,
@@ -178,6 +180,7 @@ impl Exchange {
             approved: 0,
             refused: None,
             setup_failed: None,
+            unprepared: Vec::new(),
             fatal: None,
             status: None,
             client_gone: false,
@@ -494,9 +497,16 @@ impl Exchange {
                     scratch.client_in.grow(CLIENT_BULK);
                 }
                 Meaning::Aside => hidden |= self.aside(header.tag, body, session),
-                Meaning::Error { undone, unnamed } => {
+                Meaning::Error {
+                    undone,
+                    unnamed,
+                    prepares,
+                } => {
                     self.copying = Copying::No;
-                    scratch.expected.failed();
+                    let prepares = prepares && scratch.replies.hidden_next();
+                    if !prepares {
+                        scratch.expected.failed();
+                    }
                     server.backend.prepared.failed();
                     // Whose unnamed statement is there now depends on what was skipped.
                     server.backend.unnamed = None;
@@ -515,13 +525,23 @@ impl Exchange {
                         // The connection ends with it; who drives the exchange decides what the client hears.
                         self.fatal = Some(said());
                         hidden = true;
-                    } else if step.hidden && scratch.replies.hidden_next() {
+                    } else if prepares && !self.may_be_refused(&error) {
+                        // The client hears of it instead of what follows from it.
+                        let frame = bytes.get(..header.len).unwrap_or_default();
+                        self.unprepared = frame.to_vec();
+                    } else if step.hidden && scratch.replies.hidden_next() && !prepares {
                         self.setup_failed = Some(said());
-                    } else if self.held
-                        && (self.terms.heals && is_stale_plan(error.sqlstate, error.message)
-                            || self.terms.refuse == Refuse::FromReplica
-                                && is_refusal(error.sqlstate, error.message))
+                    } else if !step.hidden
+                        && !self.unprepared.is_empty()
+                        && matches!(&error.sqlstate.0, b"26000" | b"25P02")
+                        && self.refused.is_none()
                     {
+                        let frame = std::mem::take(&mut self.unprepared);
+                        self.commit(scratch);
+                        self.stage(scratch);
+                        scratch.to_client.bytes.extend_from_slice(&frame);
+                        hidden = true;
+                    } else if self.may_be_refused(&error) {
                         self.refused = Some(Refusal {
                             sqlstate: error.sqlstate,
                             stale: is_stale_plan(error.sqlstate, error.message),
@@ -565,6 +585,14 @@ impl Exchange {
                 };
             }
         }
+    }
+
+    /// Another try might not meet this error.
+    fn may_be_refused(&self, error: &ErrorView<'_>) -> bool {
+        self.held
+            && (self.terms.heals && is_stale_plan(error.sqlstate, error.message)
+                || self.terms.refuse == Refuse::FromReplica
+                    && is_refusal(error.sqlstate, error.message))
     }
 
     /// Approves `count` bytes behind those approved before, or takes them out.

@@ -1,7 +1,7 @@
 //! Looking at a server connection: what is its state now, after something ran whose effects can't
 //! be told from its text? PostgreSQL is asked, nothing is counted from calls.
 
-use std::{fmt, io, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, io, sync::Arc, time::Duration};
 
 use tokio::{
     io::AsyncWriteExt as _,
@@ -20,7 +20,8 @@ use crate::{
         startup::Setting,
         write,
     },
-    session::{Pin, Pins, Session, settings::Settings},
+    session::{Pin, Pins, Session, prepared::Named, settings::Settings},
+    sql::{self, Effect},
 };
 
 /// How long the server may take for it.
@@ -41,7 +42,11 @@ const LOOK: &str = "SELECT 's'::pg_catalog.text, name, setting FROM pg_catalog.p
        AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) \
      UNION ALL SELECT 'n', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
      UNION ALL SELECT 'c', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
-     UNION ALL SELECT 'p', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_prepared_statements WHERE from_sql)";
+     UNION ALL SELECT 'p', name, NULL FROM pg_catalog.pg_prepared_statements WHERE from_sql";
+
+/// What SQL-level statements that were prepared out of sight were prepared with.
+const PREPARED: &str =
+    "SELECT 'p', name, statement FROM pg_catalog.pg_prepared_statements WHERE from_sql";
 
 /// Why a look, or a statement of pgsplit's own, failed.
 #[derive(Debug)]
@@ -127,6 +132,7 @@ pub(super) async fn look(server: &mut Server, session: &mut Session) -> Result<V
         pins.add(Pin::Other);
     }
     let mut found = Vec::new();
+    let mut prepared: HashSet<Box<str>> = HashSet::new();
     let login = Arc::clone(&server.user);
     for [kind, name, value] in answer.rows {
         match (kind.as_deref(), name, value) {
@@ -145,8 +151,19 @@ pub(super) async fn look(server: &mut Server, session: &mut Session) -> Result<V
             (Some("l"), ..) => pins.add(Pin::AdvisoryLock),
             (Some("n"), ..) => pins.add(Pin::Listen),
             (Some("c"), ..) => pins.add(Pin::HeldCursor),
-            (Some("p"), ..) => pins.add(Pin::Prepared),
+            (Some("p"), Some(name), None) => {
+                prepared.insert(name);
+            }
             _ => return Err(Problem::Protocol),
+        }
+    }
+    if !prepared_as_known(&prepared, server, session) {
+        for [_, name, statement] in ask(server, PREPARED).await?.rows {
+            if let (Some(name), Some(statement)) = (name, statement)
+                && !adopted(&name, &statement, server, session)
+            {
+                pins.add(Pin::Prepared);
+            }
         }
     }
     session.pins = pins;
@@ -158,6 +175,57 @@ pub(super) async fn look(server: &mut Server, session: &mut Session) -> Result<V
     // Settings with a prefix don't show.
     server.backend.tainted = true;
     Ok(answer.notifications)
+}
+
+/// Takes note of SQL-level statements that were dropped out of sight; whether `there` holds none
+/// that was prepared so.
+fn prepared_as_known(
+    there: &HashSet<Box<str>>,
+    server: &mut Server,
+    session: &mut Session,
+) -> bool {
+    let mut gone: Vec<Box<[u8]>> = Vec::new();
+    let mut known = 0;
+    for (name, named) in server.backend.prepared.names() {
+        let is_there = std::str::from_utf8(name).is_ok_and(|name| there.contains(name));
+        match named {
+            Some(Named::Sql(_)) if is_there => known += 1,
+            Some(Named::Sql(_)) => gone.push(name.into()),
+            Some(Named::Protocol(_)) | None => {}
+        }
+    }
+    for name in gone {
+        server.backend.prepared.unname(&name);
+        if matches!(session.meaning(&name), Some(Named::Sql(_))) {
+            session.names().remove(&name);
+        }
+    }
+    known == there.len()
+}
+
+/// Makes an SQL-level statement that was prepared out of sight the session's, as if by its text.
+fn adopted(name: &str, statement: &str, server: &mut Server, session: &mut Session) -> bool {
+    let on_server = &mut server.backend.prepared;
+    // Another session's, or one of which it isn't known whose it is.
+    if on_server.names().any(|(known, _)| known == name.as_bytes()) {
+        return true;
+    }
+    let effects = sql::effects(statement.as_bytes(), session.lexing).unwrap_or_default();
+    for effect in effects {
+        if let Effect::Prepare {
+            name: its,
+            text,
+            body,
+        } = effect
+            && *its == *name
+        {
+            let named = Named::from_sql(&text, body);
+            on_server.defined(name.as_bytes(), named.clone());
+            session.names().define(name.as_bytes(), named);
+            return true;
+        }
+    }
+    false
 }
 
 async fn ask(server: &mut Server, sql: &str) -> Result<Answer, Problem> {

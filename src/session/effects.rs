@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Session, Transaction, backend::Backend, request::Resolved};
+use super::{Session, Transaction, backend::Backend, prepared::Named, request::Resolved};
 use crate::{
     protocol::{
         backend::Status,
@@ -77,7 +77,7 @@ impl Expected {
                         read(unnamed.as_deref())
                     } else {
                         let statement = resolved.resolve();
-                        read(statement.as_deref().map(super::prepared::Statement::text))
+                        read(statement.as_ref().map(Named::text))
                     };
                     portals.retain(|(name, _)| name != bind.portal);
                     portals.push((bind.portal.to_vec(), effects));
@@ -174,13 +174,17 @@ fn apply(effect: &Effect, command: &[u8], session: &mut Session, backend: &mut B
             deallocate_all(session, backend);
             session.suspect = true;
         }
-        Effect::Deallocate(None) => {
-            deallocate_all(session, backend);
-            session.suspect = true;
+        Effect::Deallocate(None) => deallocate_all(session, backend),
+        Effect::Deallocate(Some(name)) => {
+            session.names().remove(name.as_bytes());
+            backend.prepared.unname(name.as_bytes());
         }
-        Effect::Deallocate(Some(_))
-        | Effect::Prepare(_)
-        | Effect::DiscardPart
+        Effect::Prepare { name, text, body } => {
+            let named = Named::from_sql(text, *body);
+            backend.prepared.defined(name.as_bytes(), named.clone());
+            session.names().define(name.as_bytes(), named);
+        }
+        Effect::DiscardPart
         | Effect::Listen
         | Effect::Unlisten
         | Effect::Declare { hold: true }

@@ -5,15 +5,18 @@
 use super::{
     Session,
     backend::Backend,
-    prepared::{Statement, server_name},
+    prepared::{Named, OWN_PREFIX, Presence, Statement, server_name},
     replies::{Owed, Replies},
     request::Resolved,
 };
-use crate::protocol::{
-    backend,
-    frame::{HEADER, Header, Malformed},
-    frontend::{Bind, Object, Parse, Target, tag},
-    write,
+use crate::{
+    protocol::{
+        backend,
+        frame::{HEADER, Header, Malformed},
+        frontend::{Bind, Object, Parse, Target, tag},
+        write,
+    },
+    sql::{self, Effect},
 };
 
 /// Where a request is written to.
@@ -26,8 +29,15 @@ pub struct Sink<'a> {
     pub prepared_limit: usize,
 }
 
-/// Names that pgsplit gives statements on servers begin so.
-const OWN_PREFIX: &[u8] = b"pgsplit_";
+/// In which protocol the messages are that a name is brought for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Simple,
+    Extended,
+}
+
+/// The name under which pgsplit runs a PREPARE through the extended protocol.
+const PREPARING: &[u8] = b"pgsplit_prepare";
 
 impl Sink<'_> {
     /// A simple Query of pgsplit's own, whose answer the client doesn't see.
@@ -74,6 +84,112 @@ impl Sink<'_> {
         }
     }
 
+    /// Makes what `name` means on the connection what it means in the session.
+    fn bring(&mut self, name: &[u8], wanted: Option<&Named>, form: Form) {
+        match self.backend.prepared.presence(name, wanted) {
+            Presence::Same => return,
+            Presence::Absent => {}
+            Presence::Other => {
+                self.hidden_close(name);
+                self.backend.prepared.unname(name);
+            }
+        }
+        let Some(named) = wanted else { return };
+        match (named, form) {
+            (Named::Protocol(statement), _) => {
+                write::parse(self.out, name, statement.text(), statement.types());
+                self.replies.sent_hidden(Owed::Parse);
+                if form == Form::Simple {
+                    // If it fails the server waits for a Sync.
+                    write::sync(self.out);
+                    self.replies.sent_hidden(Owed::Sync);
+                }
+            }
+            (Named::Sql(_), Form::Simple) => {
+                write::query(self.out, named.prepare().unwrap_or_default());
+                self.replies.sent_hidden(Owed::Prepare);
+                self.backend.unnamed = None;
+            }
+            (Named::Sql(_), Form::Extended) => {
+                write::parse(
+                    self.out,
+                    PREPARING,
+                    named.prepare().unwrap_or_default(),
+                    &[0; 2],
+                );
+                write::bind_head(self.out, PREPARING, PREPARING, NOTHING_BOUND.len());
+                self.out.extend_from_slice(&NOTHING_BOUND);
+                write::execute(self.out, PREPARING);
+                for owed in [Owed::Parse, Owed::Bind, Owed::Execute] {
+                    self.replies.sent_hidden(owed);
+                }
+                write::close_portal(self.out, PREPARING);
+                self.replies.sent_hidden(Owed::Close);
+                self.hidden_close(PREPARING);
+            }
+        }
+        let limit = self.prepared_limit;
+        if let Some(evicted) = self.backend.prepared.name(name, named.clone(), limit) {
+            self.hidden_close(&evicted);
+        }
+    }
+
+    /// Makes `name` mean something on the connection, whatever it is.
+    fn occupy(&mut self, name: &[u8]) {
+        self.hidden_close(name);
+        self.backend.prepared.unname(name);
+        write::parse(self.out, name, b"", &[0; 2]);
+        self.replies.sent_hidden(Owed::Parse);
+        self.backend.prepared.doubt(name);
+    }
+
+    /// Brings the names that a text's PREPARE, EXECUTE and DEALLOCATE mention; all, if it can't be
+    /// told which.
+    fn bring_mentioned(&mut self, text: &[u8], session: &Session, form: Form) {
+        let Some(effects) = sql::effects(text, session.lexing) else {
+            return self.bring_all(session, form);
+        };
+        for effect in effects {
+            if let Effect::Prepare { name, .. }
+            | Effect::Execute(name)
+            | Effect::Deallocate(Some(name)) = effect
+            {
+                let name = name.as_bytes();
+                self.bring(name, session.meaning(name), form);
+            }
+        }
+    }
+
+    /// Brings all names that were prepared by SQL.
+    fn bring_sql(&mut self, session: &Session, form: Form) {
+        for (name, named) in session.all_names() {
+            if named.prepare().is_some() {
+                self.bring(name, Some(named), form);
+            }
+        }
+    }
+
+    /// Makes the connection's prepared statements those of the session, no more and no less.
+    pub fn bring_all(&mut self, session: &Session, form: Form) {
+        let prepared = &mut self.backend.prepared;
+        let unwanted: Vec<Box<[u8]>> = prepared
+            .names()
+            .filter(|(name, _)| session.meaning(name).is_none())
+            .map(|(name, _)| name.into())
+            .collect();
+        let own: Vec<u64> = prepared.take_all().collect();
+        for name in unwanted {
+            self.hidden_close(&name);
+            self.backend.prepared.unname(&name);
+        }
+        for id in own {
+            self.hidden_close(server_name(id).as_bytes());
+        }
+        for (name, named) in session.all_names() {
+            self.bring(name, Some(named), form);
+        }
+    }
+
     /// Makes the connection's unnamed statement the session's.
     fn ensure_unnamed(&mut self, session: &Session) {
         let stamp = session.stamp();
@@ -90,6 +206,28 @@ impl Sink<'_> {
             self.hidden_close(b"");
         }
         self.backend.unnamed = stamp;
+    }
+}
+
+/// Which of the session's names of prepared statements a request's texts rest on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mentions {
+    None,
+    /// Those that its PREPARE, EXECUTE and DEALLOCATE give.
+    Some,
+    /// Any that were prepared by SQL: code out of sight may execute them.
+    Unseen,
+    /// It looks at all of them.
+    All,
+}
+
+/// Brings what the text of a simple Query rests on.
+pub fn names(text: &[u8], mentions: Mentions, session: &Session, sink: &mut Sink<'_>) {
+    match mentions {
+        Mentions::None => {}
+        Mentions::Some => sink.bring_mentioned(text, session, Form::Simple),
+        Mentions::Unseen => sink.bring_sql(session, Form::Simple),
+        Mentions::All => sink.bring_all(session, Form::Simple),
     }
 }
 
@@ -129,17 +267,12 @@ pub fn oversize(head: &[u8], session: &mut Session, sink: &mut Sink<'_>) -> Opti
         tag::BIND => {
             let bind = Bind::read(body).ok()?;
             let names = bind.portal.len() + bind.statement.len() + 2;
-            let statement = session.names().get(bind.statement).cloned();
-            let name = match statement {
-                _ if bind.statement.is_empty() => {
-                    sink.ensure_unnamed(session);
-                    Vec::new()
-                }
-                Some(statement) => {
-                    sink.ensure(&statement);
-                    statement.server_name().into_bytes()
-                }
-                None => unknown(bind.statement),
+            let named = session.meaning(bind.statement).cloned();
+            let name = if bind.statement.is_empty() {
+                sink.ensure_unnamed(session);
+                Vec::new()
+            } else {
+                server_side(bind.statement, named.as_ref(), sink)
             };
             let left = header.len - HEADER - names;
             write::bind_head(sink.out, bind.portal, &name, left);
@@ -168,17 +301,24 @@ fn simple_sent(query: bool, session: &mut Session, sink: &mut Sink<'_>) {
 }
 
 /// Writes whole extended frames. `rewritten` tells that names must be looked at
-/// ([`super::request::Request::rewritten`]).
+/// ([`super::request::Request::rewritten`]), `mentions` what their texts rest on.
 ///
 /// # Errors
 /// A frame that is no message; a scan has found them all good before.
 pub fn extended(
     frames: &[u8],
     rewritten: bool,
+    mentions: Mentions,
     session: &Session,
     resolved: &mut Resolved,
     sink: &mut Sink<'_>,
 ) -> Result<(), Malformed> {
+    match mentions {
+        Mentions::All => sink.bring_all(session, Form::Extended),
+        Mentions::Unseen => sink.bring_sql(session, Form::Extended),
+        Mentions::Some | Mentions::None => {}
+    }
+    let mentions = mentions == Mentions::Some;
     let mut parsed_unnamed = false;
     let mut at = 0;
     while let Some(header) = Header::parse(frames.get(at..).unwrap_or_default())? {
@@ -186,15 +326,14 @@ pub fn extended(
             break;
         };
         at += header.len;
-        if rewritten {
-            rewrite(
-                header.tag,
-                frame,
+        if rewritten || mentions {
+            let mut texts = Texts {
                 session,
                 resolved,
-                &mut parsed_unnamed,
-                sink,
-            )?;
+                parsed_unnamed: &mut parsed_unnamed,
+                mentions,
+            };
+            rewrite(header.tag, frame, &mut texts, sink)?;
         } else {
             if header.tag == tag::PARSE {
                 sink.backend.unnamed = session.stamp();
@@ -219,23 +358,41 @@ fn raw(tag: u8, frame: &[u8], sink: &mut Sink<'_>) {
     sink.replies.sent(owed);
 }
 
+/// What the frames' names and texts mean.
+struct Texts<'a> {
+    session: &'a Session,
+    resolved: &'a mut Resolved,
+    parsed_unnamed: &'a mut bool,
+    /// Texts may hold PREPARE, EXECUTE or DEALLOCATE.
+    mentions: bool,
+}
+
+impl Texts<'_> {
+    fn mentioned(&self, text: Option<&[u8]>, sink: &mut Sink<'_>) {
+        if self.mentions
+            && let Some(text) = text
+        {
+            sink.bring_mentioned(text, self.session, Form::Extended);
+        }
+    }
+}
+
 fn rewrite(
     tag: u8,
     frame: &[u8],
-    session: &Session,
-    resolved: &mut Resolved,
-    parsed_unnamed: &mut bool,
+    texts: &mut Texts<'_>,
     sink: &mut Sink<'_>,
 ) -> Result<(), Malformed> {
     let body = frame.get(HEADER..).unwrap_or_default();
     match tag {
         tag::PARSE => {
             let parse = Parse::read(body)?;
+            texts.mentioned(Some(parse.text), sink);
             if parse.name.is_empty() {
-                *parsed_unnamed = true;
-                sink.backend.unnamed = session.stamp();
+                *texts.parsed_unnamed = true;
+                sink.backend.unnamed = texts.session.stamp();
                 raw(tag, frame, sink);
-            } else if let Some(statement) = resolved.resolve() {
+            } else if let Some(Named::Protocol(statement)) = texts.resolved.resolve() {
                 if sink.parse(&statement) {
                     sink.replies.sent_journaled(Owed::Parse);
                 } else {
@@ -244,21 +401,22 @@ fn rewrite(
                 }
             } else {
                 // The session has this name already. The server words the error, once it has it, too.
-                write::parse(sink.out, parse.name, b"", &[0; 2]);
-                sink.replies.sent_hidden(Owed::Parse);
+                sink.occupy(parse.name);
                 raw(tag, frame, sink);
-                sink.backend.spoiled = true;
             }
         }
         tag::BIND => {
             let bind = Bind::read(body)?;
             if bind.statement.is_empty() {
-                if !*parsed_unnamed {
-                    sink.ensure_unnamed(session);
+                texts.mentioned(texts.session.unnamed.text(), sink);
+                if !*texts.parsed_unnamed {
+                    sink.ensure_unnamed(texts.session);
                 }
                 raw(tag, frame, sink);
             } else {
-                let name = server_side(bind.statement, resolved, sink);
+                let named = texts.resolved.resolve();
+                texts.mentioned(named.as_ref().map(Named::text), sink);
+                let name = server_side(bind.statement, named.as_ref(), sink);
                 write::bind_head(sink.out, bind.portal, &name, bind.rest.len());
                 sink.out.extend_from_slice(bind.rest);
                 sink.replies.sent(Owed::Bind);
@@ -273,18 +431,19 @@ fn rewrite(
                     raw(tag, frame, sink);
                 }
                 (Object::Statement, tag::CLOSE) => {
-                    let _closed = resolved.resolve();
+                    let _closed = texts.resolved.resolve();
                     sink.replies
                         .sent_journaled(Owed::Made(backend::tag::CLOSE_COMPLETE));
                 }
                 (Object::Statement, _) if target.name.is_empty() => {
-                    if !*parsed_unnamed {
-                        sink.ensure_unnamed(session);
+                    if !*texts.parsed_unnamed {
+                        sink.ensure_unnamed(texts.session);
                     }
                     raw(tag, frame, sink);
                 }
                 (Object::Statement, _) => {
-                    let name = server_side(target.name, resolved, sink);
+                    let named = texts.resolved.resolve();
+                    let name = server_side(target.name, named.as_ref(), sink);
                     write::statement_target(sink.out, tag, &name);
                     sink.replies.sent(Owed::Describe);
                 }
@@ -295,15 +454,23 @@ fn rewrite(
     Ok(())
 }
 
-/// The name on the server of the client's `name`, which is parsed there first if need be. A name
+/// The name on the server of the client's `name`, which is prepared there first if need be. A name
 /// that the session doesn't have goes as it is, so that the server words the error.
-fn server_side(name: &[u8], resolved: &mut Resolved, sink: &mut Sink<'_>) -> Vec<u8> {
-    match resolved.resolve() {
-        Some(statement) => {
-            sink.ensure(&statement);
+fn server_side(name: &[u8], named: Option<&Named>, sink: &mut Sink<'_>) -> Vec<u8> {
+    match named {
+        Some(Named::Protocol(statement)) => {
+            sink.ensure(statement);
             statement.server_name().into_bytes()
         }
-        None => unknown(name),
+        Some(Named::Sql(_)) => {
+            sink.bring(name, named, Form::Extended);
+            name.to_vec()
+        }
+        None => {
+            // One that the session has prepared in this very request stays.
+            sink.bring(name, None, Form::Extended);
+            unknown(name)
+        }
     }
 }
 
@@ -316,3 +483,6 @@ fn unknown(name: &[u8]) -> Vec<u8> {
         name.to_vec()
     }
 }
+
+/// The rest of a Bind without parameters.
+const NOTHING_BOUND: [u8; 6] = [0; 6];

@@ -24,7 +24,7 @@ use crate::{
     cluster::Seen,
     sql::{Isolation, Lexing},
 };
-use prepared::Names;
+use prepared::{Named, Names};
 use settings::{Settings, Tracker, Value};
 
 /// One client's session.
@@ -110,6 +110,17 @@ impl Session {
     /// The session's names of prepared statements.
     pub fn names(&mut self) -> &mut Names {
         self.names.get_or_insert_with(Box::default)
+    }
+
+    /// What a name of a prepared statement means.
+    #[must_use]
+    pub fn meaning(&self, name: &[u8]) -> Option<&Named> {
+        self.names.as_deref()?.get(name)
+    }
+
+    /// All names of prepared statements.
+    pub fn all_names(&self) -> impl Iterator<Item = (&[u8], &Named)> {
+        self.names.iter().flat_map(|names| names.iter())
     }
 
     /// The same, if there ever were any.

@@ -1,8 +1,14 @@
 //! Prepared statements: names belong to the session, plans to server connections.
 //!
-//! A named statement is interned by text and parameter types, so that every session which prepares
-//! the same one shares its text and its name on the servers. The unnamed statement passes as it
-//! is; the session keeps it for the case that the next Bind meets another server connection.
+//! A statement that is prepared by Parse is interned by text and parameter types, so that every
+//! session which prepares the same one shares its text and its name on the servers. The unnamed
+//! statement passes as it is; the session keeps it for the case that the next Bind meets another
+//! server connection.
+//!
+//! SQL-level PREPARE, EXECUTE and DEALLOCATE pass as they are, too, since what PostgreSQL says to
+//! them quotes names. Before a request that mentions a name in this way, the connection's meaning of
+//! that name is made the session's: there and the same, or not there. Both levels have one space of
+//! names, as on a connection of one's own.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -54,6 +60,66 @@ pub fn server_name(id: u64) -> String {
     format!("pgsplit_{id}")
 }
 
+/// Names that pgsplit gives statements on servers begin so.
+pub const OWN_PREFIX: &[u8] = b"pgsplit_";
+
+/// What SQL-level PREPARE has made.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SqlStatement {
+    /// The PREPARE itself.
+    text: Box<[u8]>,
+    /// Where in it the statement begins that it prepares.
+    body: usize,
+}
+
+/// What a name of the session's means.
+#[derive(Clone, Debug)]
+pub enum Named {
+    /// Prepared by Parse.
+    Protocol(Arc<Statement>),
+    /// Prepared by PREPARE; the connection has it under the session's own name.
+    Sql(Arc<SqlStatement>),
+}
+
+impl Named {
+    /// The text of what it runs.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        match self {
+            Self::Protocol(statement) => statement.text(),
+            Self::Sql(statement) => statement.text.get(statement.body..).unwrap_or_default(),
+        }
+    }
+
+    /// The PREPARE that made it, if one did.
+    #[must_use]
+    pub fn prepare(&self) -> Option<&[u8]> {
+        match self {
+            Self::Protocol(_) => None,
+            Self::Sql(statement) => Some(&statement.text),
+        }
+    }
+
+    /// What a PREPARE of this text makes, whose statement begins at `body`.
+    #[must_use]
+    pub fn from_sql(text: &[u8], body: usize) -> Self {
+        Self::Sql(Arc::new(SqlStatement {
+            text: text.into(),
+            body,
+        }))
+    }
+}
+
+impl PartialEq for Named {
+    fn eq(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Protocol(a), Self::Protocol(b)) => a.id == b.id,
+            (Self::Sql(a), Self::Sql(b)) => Arc::ptr_eq(a, b) || a == b,
+            (Self::Protocol(_), Self::Sql(_)) | (Self::Sql(_), Self::Protocol(_)) => false,
+        }
+    }
+}
+
 type Key = (Box<[u8]>, Box<[u8]>);
 
 /// All named statements that some session holds.
@@ -100,12 +166,12 @@ impl Statements {
 }
 
 /// A name and what it meant before.
-type Change = (Box<[u8]>, Option<Arc<Statement>>);
+type Change = (Box<[u8]>, Option<Named>);
 
 /// A session's names.
 #[derive(Debug, Default)]
 pub struct Names {
-    names: HashMap<Box<[u8]>, Arc<Statement>, foldhash::fast::RandomState>,
+    names: HashMap<Box<[u8]>, Named, foldhash::fast::RandomState>,
     /// The changes of the requests since the last Sync, oldest first: name and what it meant before.
     journal: Vec<Change>,
     /// How many of them the server has acknowledged.
@@ -115,7 +181,7 @@ pub struct Names {
 impl Names {
     /// What `name` means.
     #[must_use]
-    pub fn get(&self, name: &[u8]) -> Option<&Arc<Statement>> {
+    pub fn get(&self, name: &[u8]) -> Option<&Named> {
         self.names.get(name)
     }
 
@@ -133,8 +199,18 @@ impl Names {
 
     /// A Parse of `name`, to be confirmed or undone by its answer.
     pub fn prepare(&mut self, name: &[u8], statement: Arc<Statement>) {
-        let before = self.names.insert(name.into(), statement);
+        let before = self.names.insert(name.into(), Named::Protocol(statement));
         self.journal.push((name.into(), before));
+    }
+
+    /// A PREPARE of `name` was carried out.
+    pub fn define(&mut self, name: &[u8], named: Named) {
+        self.names.insert(name.into(), named);
+    }
+
+    /// All of them.
+    pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Named)> {
+        self.names.iter().map(|(name, named)| (&**name, named))
     }
 
     /// A Close of `name`, to be confirmed or undone by its answer.
@@ -192,6 +268,20 @@ pub struct OnServer {
     recent: Vec<u64>,
     /// There or not: their Parse or one before it failed. Closed before they are parsed again.
     unsure: HashSet<u64, foldhash::fast::RandomState>,
+    /// Sessions' own names that are there, and what they mean; `None`: it can't be told.
+    named: HashMap<Box<[u8]>, Option<Named>, foldhash::fast::RandomState>,
+    /// Those made since the last [`OnServer::settled`].
+    recently_named: Vec<Box<[u8]>>,
+}
+
+/// A session's own name on a server connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    Absent,
+    /// It means just that.
+    Same,
+    /// It may be there, and may mean something else.
+    Other,
 }
 
 /// What must be closed on the server before a statement is parsed there.
@@ -232,15 +322,83 @@ impl OnServer {
         self.uses += 1;
         self.used.insert(id, self.uses);
         self.recent.push(id);
+        // A session may have a name of its own that looks like pgsplit's.
+        let taken =
+            !self.named.is_empty() && self.named.remove(server_name(id).as_bytes()).is_some();
         Before {
             evicted,
-            unsure: self.unsure.remove(&id),
+            unsure: self.unsure.remove(&id) || taken,
         }
+    }
+
+    /// Whether a session's own `name` is there, and means `wanted`.
+    #[must_use]
+    pub fn presence(&self, name: &[u8], wanted: Option<&Named>) -> Presence {
+        if own_id(name).is_some_and(|id| self.used.contains_key(&id) || self.unsure.contains(&id)) {
+            return Presence::Other;
+        }
+        match (self.named.get(name), wanted) {
+            (None, _) => Presence::Absent,
+            (Some(Some(there)), Some(wanted)) if there == wanted => Presence::Same,
+            (Some(_), _) => Presence::Other,
+        }
+    }
+
+    /// `name` is there now, meaning `named`; a name to close for it when more than `limit` would be.
+    pub fn name(&mut self, name: &[u8], named: Named, limit: usize) -> Option<Box<[u8]>> {
+        let evicted = (self.named.len() >= limit.max(1) && !self.named.contains_key(name))
+            .then(|| {
+                let mut names = self.named.keys();
+                names
+                    .find(|name| !self.recently_named.contains(name))
+                    .cloned()
+            })
+            .flatten();
+        if let Some(evicted) = &evicted {
+            self.named.remove(evicted);
+        }
+        self.named.insert(name.into(), Some(named));
+        self.recently_named.push(name.into());
+        evicted
+    }
+
+    /// `name` may be there.
+    pub fn doubt(&mut self, name: &[u8]) {
+        self.named.insert(name.into(), None);
+    }
+
+    /// A PREPARE of `name` was carried out.
+    pub fn defined(&mut self, name: &[u8], named: Named) {
+        self.named.insert(name.into(), Some(named));
+    }
+
+    /// `name` isn't there any more.
+    pub fn unname(&mut self, name: &[u8]) {
+        self.named.remove(name);
+        if let Some(id) = own_id(name) {
+            self.used.remove(&id);
+            self.unsure.remove(&id);
+        }
+    }
+
+    /// Sessions' own names that may be there.
+    pub fn names(&self) -> impl Iterator<Item = (&[u8], Option<&Named>)> {
+        self.named
+            .iter()
+            .map(|(name, named)| (&**name, named.as_ref()))
+    }
+
+    /// Statements under pgsplit's names that may be there; they are forgotten.
+    pub fn take_all(&mut self) -> impl Iterator<Item = u64> {
+        self.recent.clear();
+        let unsure = std::mem::take(&mut self.unsure);
+        std::mem::take(&mut self.used).into_keys().chain(unsure)
     }
 
     /// All that was sent has been answered well.
     pub fn settled(&mut self) {
         self.recent.clear();
+        self.recently_named.clear();
     }
 
     /// An error was answered: what was parsed since the last success may or may not be there.
@@ -249,12 +407,16 @@ impl OnServer {
             self.used.remove(&id);
             self.unsure.insert(id);
         }
+        for name in self.recently_named.drain(..) {
+            self.named.insert(name, None);
+        }
     }
 
     /// Plans made here may be out of date: each is closed and parsed again when it is next needed.
     pub fn doubt_all(&mut self) {
         self.unsure.extend(self.used.drain().map(|(id, _)| id));
         self.recent.clear();
+        self.named.values_mut().for_each(|named| *named = None);
     }
 
     /// The server has dropped all.
@@ -262,7 +424,15 @@ impl OnServer {
         self.used.clear();
         self.recent.clear();
         self.unsure.clear();
+        self.named.clear();
+        self.recently_named.clear();
     }
+}
+
+/// The id in a name that is, or looks like, one of pgsplit's on servers.
+fn own_id(name: &[u8]) -> Option<u64> {
+    let digits = std::str::from_utf8(name.strip_prefix(OWN_PREFIX)?).ok()?;
+    digits.parse().ok()
 }
 
 #[cfg(test)]
@@ -321,5 +491,39 @@ mod tests {
         on.failed();
         assert!(on.touch(1) && !on.touch(2));
         assert!(on.insert(2, 9).unsure);
+    }
+
+    #[test]
+    fn a_sessions_own_name_is_there_absent_or_something_else() {
+        let mut on = OnServer::default();
+        let a = Named::from_sql(b"prepare a as select 1", 13);
+        let same = Named::from_sql(b"prepare a as select 1", 13);
+        let b = Named::from_sql(b"prepare a as select 2", 13);
+        assert_eq!(a.text(), b"select 1");
+        assert_eq!(on.presence(b"a", Some(&a)), Presence::Absent);
+        assert_eq!(on.name(b"a", a.clone(), 1), None);
+        on.settled();
+        assert_eq!(on.presence(b"a", Some(&same)), Presence::Same);
+        assert_eq!(on.presence(b"a", Some(&b)), Presence::Other);
+        assert_eq!(on.presence(b"a", None), Presence::Other);
+        assert_eq!(on.name(b"b", b, 1).as_deref(), Some(b"a".as_slice()));
+        on.failed();
+        assert_eq!(on.presence(b"b", None), Presence::Other);
+        on.unname(b"b");
+        assert_eq!(on.presence(b"b", None), Presence::Absent);
+    }
+
+    #[test]
+    fn a_name_that_looks_like_pgsplits_own_never_means_its_statement() {
+        let mut on = OnServer::default();
+        let _nothing = on.insert(5, 9);
+        assert_eq!(on.presence(b"pgsplit_5", None), Presence::Other);
+        on.unname(b"pgsplit_5");
+        on.defined(
+            b"pgsplit_5",
+            Named::from_sql(b"prepare pgsplit_5 as select 1", 21),
+        );
+        assert!(!on.touch(5));
+        assert!(on.insert(5, 9).unsure);
     }
 }

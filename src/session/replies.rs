@@ -29,6 +29,8 @@ use crate::protocol::backend::tag;
 pub enum Owed {
     /// A simple Query: anything up to ReadyForQuery.
     Query,
+    /// A PREPARE of pgsplit's own, as a simple Query.
+    Prepare,
     /// A FunctionCall: up to ReadyForQuery.
     Call,
     Parse,
@@ -71,9 +73,12 @@ pub enum Meaning {
     CopyIn,
     /// ErrorResponse; so many journaled entries won't be carried out. `unnamed`: it answers a Parse
     /// of the client's unnamed statement, of which there is none now.
+    ///
+    /// `prepares`: it answers what was to make a statement of the session's known to the connection.
     Error {
         undone: usize,
         unnamed: bool,
+        prepares: bool,
     },
     Ready,
 }
@@ -226,20 +231,22 @@ impl Replies {
         };
         if frame == tag::ERROR_RESPONSE {
             let unnamed = front.owed == Owed::Parse && !front.hidden && !front.journaled;
+            let prepares = front.hidden && matches!(front.owed, Owed::Parse | Owed::Prepare);
             return Ok(step(Meaning::Error {
                 undone: self.fail(front.owed),
                 unnamed,
+                prepares,
             }));
         }
         match (front.owed, frame) {
-            (Owed::Query | Owed::Call | Owed::Sync, tag::READY_FOR_QUERY) => {
+            (Owed::Query | Owed::Prepare | Owed::Call | Owed::Sync, tag::READY_FOR_QUERY) => {
                 self.queue.pop_front();
                 self.phase = Phase::Flowing;
                 Ok(step(Meaning::Ready))
             }
             (Owed::Call, tag::FUNCTION_CALL_RESPONSE) => Ok(step(Meaning::Result)),
             (Owed::Query, tag::ROW_DESCRIPTION) => Ok(step(Meaning::Part)),
-            (Owed::Query, tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE) => {
+            (Owed::Query | Owed::Prepare, tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE) => {
                 Ok(step(Meaning::Completed))
             }
             (
@@ -286,7 +293,10 @@ impl Replies {
 
     /// Drops what an error makes void; how many journaled entries were among it.
     fn fail(&mut self, failed: Owed) -> usize {
-        if matches!(failed, Owed::Query | Owed::Call | Owed::Sync) {
+        if matches!(
+            failed,
+            Owed::Query | Owed::Prepare | Owed::Call | Owed::Sync
+        ) {
             self.phase = Phase::Flowing;
             return 0;
         }
@@ -364,7 +374,8 @@ mod tests {
             replies.received(b'E').unwrap().meaning,
             Meaning::Error {
                 undone: 1,
-                unnamed: false
+                unnamed: false,
+                prepares: false
             }
         );
         assert!(replies.skipping());

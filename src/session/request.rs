@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Session,
-    prepared::{Statement, Statements},
+    prepared::{Named, Statements},
 };
 use crate::{
     protocol::{
@@ -13,7 +13,7 @@ use crate::{
         frontend::{self, Bind, Execute, Object, Parse, Target, tag},
         limits,
     },
-    sql::{Access, Begin, Class, Kind, Traits, Why},
+    sql::{self, Access, Begin, Class, Effect, Kind, Traits, Why},
 };
 
 /// How a request ends.
@@ -95,7 +95,7 @@ pub enum Scan {
 /// Statement names in the order of the frames that use them.
 #[derive(Debug, Default)]
 pub struct Resolved {
-    statements: Vec<Option<Arc<Statement>>>,
+    statements: Vec<Option<Named>>,
     next: usize,
 }
 
@@ -111,12 +111,12 @@ impl Resolved {
         self.next = 0;
     }
 
-    fn push(&mut self, statement: Option<Arc<Statement>>) {
+    fn push(&mut self, statement: Option<Named>) {
         self.statements.push(statement);
     }
 
     /// What the next frame's name means.
-    pub fn resolve(&mut self) -> Option<Arc<Statement>> {
+    pub fn resolve(&mut self) -> Option<Named> {
         let statement = self.statements.get(self.next).cloned().flatten();
         self.next += 1;
         statement
@@ -195,7 +195,8 @@ pub fn scan(
             }
             let text = frontend::query(body)?;
             let query = Some(HEADER..HEADER + text.len());
-            return Ok(Scan::Request(simple(classify(text), query)));
+            let class = within(session, text, &mut classify);
+            return Ok(Scan::Request(simple(class, query)));
         }
         _ => {}
     }
@@ -231,6 +232,52 @@ pub fn scan(
         classify,
     )
     .map(Scan::Request)
+}
+
+/// The class of a text in this session: EXECUTE is what it executes.
+fn within(session: &Session, text: &[u8], classify: &mut impl FnMut(&[u8]) -> Class) -> Class {
+    let class = classify(text);
+    if class.traits.has(Traits::SQL_PREPARED) {
+        executed(session, text, class, classify)
+    } else {
+        class
+    }
+}
+
+/// A text of one EXECUTE whose arguments are harmless, which its class tells by not asking for a
+/// look afterwards, has the class of the statement that it executes.
+#[cold]
+fn executed(
+    session: &Session,
+    text: &[u8],
+    class: Class,
+    classify: &mut impl FnMut(&[u8]) -> Class,
+) -> Class {
+    let alone = class.kind == Kind::Single
+        && class.access == Access::Primary(Why::Session)
+        && !class.traits.has(Traits::OBSERVE);
+    let effects = if alone {
+        sql::effects(text, session.lexing)
+    } else {
+        None
+    };
+    let Some([Effect::Execute(name)]) = effects.as_deref() else {
+        return class;
+    };
+    let Some(named) = session.meaning(name.as_bytes()) else {
+        return class;
+    };
+    let inner = classify(named.text());
+    let mut traits = inner.traits.with(Traits::SQL_PREPARED);
+    if inner.traits.has(Traits::EFFECTS) {
+        traits = traits.with(Traits::OBSERVE);
+    }
+    Class {
+        kind: Kind::Single,
+        access: inner.access,
+        hint: class.hint.or(inner.hint),
+        traits: traits.without(Traits::EFFECTS),
+    }
 }
 
 const TOO_LONG: Class = Class::primary(Why::TooLong, Traits::OBSERVE);
@@ -345,7 +392,7 @@ fn extended(
             tag::PARSE => {
                 let parse = Parse::read(body)?;
                 work = work.max(Work::Prepares);
-                let parsed = classify(parse.text);
+                let parsed = within(session, parse.text, &mut classify);
                 see(parsed);
                 if parse.name.is_empty() {
                     unnamed = Some(parsed);
@@ -358,7 +405,7 @@ fn extended(
                     if !duplicate {
                         let statement = statements.intern(parse.text, parse.types);
                         names.prepare(parse.name, Arc::clone(&statement));
-                        resolved.push(Some(statement));
+                        resolved.push(Some(Named::Protocol(statement)));
                     } else {
                         resolved.push(None);
                     }
@@ -373,15 +420,15 @@ fn extended(
                         None => {
                             rewritten = true;
                             if let Some(text) = session.unnamed.text() {
-                                see(classify(text));
+                                see(within(session, text, &mut classify));
                             }
                         }
                     }
                 } else {
                     rewritten = true;
-                    let statement = session.names().get(bind.statement).cloned();
+                    let statement = session.meaning(bind.statement).cloned();
                     if let Some(statement) = &statement {
-                        see(classify(statement.text()));
+                        see(within(session, statement.text(), &mut classify));
                     }
                     resolved.push(statement);
                 }
@@ -399,18 +446,17 @@ fn extended(
                             session.unnamed.clear();
                             unnamed = None;
                         } else if let (None, Some(text)) = (unnamed, session.unnamed.text()) {
-                            see(classify(text));
+                            see(within(session, text, &mut classify));
                         }
                     } else {
                         rewritten = true;
-                        let names = session.names();
-                        let statement = names.get(target.name).cloned();
+                        let statement = session.meaning(target.name).cloned();
                         if header.tag == tag::CLOSE {
-                            names.close(target.name);
+                            session.names().close(target.name);
                         } else {
                             work = work.max(Work::Prepares);
                             if let Some(statement) = &statement {
-                                see(classify(statement.text()));
+                                see(within(session, statement.text(), &mut classify));
                             }
                         }
                         resolved.push(statement);

@@ -179,6 +179,8 @@ impl Traits {
     pub const SQL_PREPARED: Self = Self(1 << 6);
     /// Uses what lives in one backend only: temporary tables, currval, cursors WITH HOLD, LISTEN.
     pub const BACKEND_STATE: Self = Self(1 << 7);
+    /// Reads `pg_prepared_statements`.
+    pub const PREPARED_VIEW: Self = Self(1 << 8);
 
     /// No property.
     pub const NONE: Self = Self(0);
@@ -187,6 +189,12 @@ impl Traits {
     #[must_use]
     pub fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0
+    }
+
+    /// Some of `other`'s properties are here.
+    #[must_use]
+    pub fn any(self, other: Self) -> bool {
+        self.0 & other.0 != 0
     }
 
     /// Both sets together.

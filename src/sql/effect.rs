@@ -30,8 +30,12 @@ pub enum Effect {
     Savepoint(Box<str>),
     RollbackTo(Box<str>),
     Release(Box<str>),
-    /// SQL-level PREPARE.
-    Prepare(Box<str>),
+    /// SQL-level PREPARE: its own text, and where in it the statement begins that it prepares.
+    Prepare {
+        name: Box<str>,
+        text: Box<[u8]>,
+        body: usize,
+    },
     /// SQL-level EXECUTE, also within EXPLAIN or CREATE TABLE … AS.
     Execute(Box<str>),
     /// DEALLOCATE of one name, or of all.

@@ -18,6 +18,18 @@ use super::{
 #[must_use]
 pub fn effects(text: &[u8], lexing: Lexing) -> Option<Vec<Effect>> {
     let statements = lexer::statements(text, lexing)?;
+    if let [range] = statements.as_slice() {
+        let only = effect(text.get(range.clone())?, lexing)?;
+        return Some(vec![match only {
+            // Kept as it was sent, as PostgreSQL does.
+            Effect::Prepare { name, body, .. } => Effect::Prepare {
+                name,
+                text: text.into(),
+                body: range.start + body,
+            },
+            other => other,
+        }]);
+    }
     statements
         .into_iter()
         .map(|range| effect(text.get(range)?, lexing))
@@ -49,7 +61,7 @@ pub(super) fn effect(statement: &[u8], lexing: Lexing) -> Option<Effect> {
             }
             named(at, Effect::Release)
         }
-        b"prepare" => prepare(at, lexing),
+        b"prepare" => prepare(statement, at, lexing),
         b"execute" => Some(Effect::Execute(at.name()?.into())),
         b"deallocate" => deallocate(at),
         b"discard" => Some(discard(at)),
@@ -76,12 +88,21 @@ fn named(at: &mut Cursor<'_>, effect: fn(Box<str>) -> Effect) -> Option<Effect> 
     })
 }
 
-fn prepare(at: &mut Cursor<'_>, lexing: Lexing) -> Option<Effect> {
+fn prepare(statement: &[u8], at: &mut Cursor<'_>, lexing: Lexing) -> Option<Effect> {
     let mut ahead = at.clone();
     if ahead.word("transaction") && ahead.string(lexing).is_some() {
         return Some(Effect::Commit { chain: false });
     }
-    Some(Effect::Prepare(at.name()?.into()))
+    let name = at.name()?.into();
+    at.group();
+    if !at.word("as") {
+        return Some(Effect::None);
+    }
+    Some(at.peek().map_or(Effect::None, |first| Effect::Prepare {
+        name,
+        text: statement.into(),
+        body: first.start,
+    }))
 }
 
 fn deallocate(at: &mut Cursor<'_>) -> Option<Effect> {

@@ -85,9 +85,7 @@ const CHANGING: [&[u8]; 7] = [
 
 /// Statements about transactions and the session.
 fn session(first: &[u8], statement: &[u8], lexing: Lexing, at: &mut Cursor<'_>) -> Option<Class> {
-    let prepared = Traits::SQL_PREPARED
-        .with(EFFECTS)
-        .with(Traits::BACKEND_STATE);
+    let prepared = Traits::SQL_PREPARED.with(EFFECTS);
     match first {
         b"begin" | b"start" => match effect(statement, lexing)? {
             Effect::Begin(begin) => Some(anywhere(Kind::Begin(begin), EFFECTS.with(PURE))),
@@ -145,7 +143,12 @@ fn session(first: &[u8], statement: &[u8], lexing: Lexing, at: &mut Cursor<'_>) 
         }
         b"unlisten" => Some(Class::primary(Why::Session, EFFECTS.with(PURE))),
         // Cursors live in the connection that has them.
-        b"fetch" | b"move" => Some(anywhere(Kind::Single, Traits::NONE)),
+        b"fetch" | b"move" => {
+            let calls = any(statement, lexing, |token, _| {
+                token.kind == TokenKind::LeftParen
+            });
+            (!calls).then(|| anywhere(Kind::Single, Traits::NONE))
+        }
         b"close" => Some(anywhere(Kind::Single, EFFECTS.with(PURE))),
         _ => None,
     }

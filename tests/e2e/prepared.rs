@@ -3,7 +3,7 @@
 use tokio::task::JoinSet;
 
 use crate::support::{
-    Proxy, Raw, cluster,
+    Frame, Proxy, Raw, cluster, eventually,
     message::{bind, close, describe, execute, parse, query, sync},
     run, sqlstate, tags, unique,
 };
@@ -145,6 +145,133 @@ fn sql_level_and_protocol_level_share_their_names() {
                 assert_eq!(tags(&raw.until_ready(1).await), expected, "step {i}");
             }
         }
+    });
+}
+
+#[test]
+fn both_levels_have_one_space_of_names() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
+        let other = proxy.connect("app", "app").await;
+        let mut answers = Vec::new();
+        for port in [proxy.port, cluster().nodes()[0].port] {
+            let mut raw = Raw::connect(port).await;
+            let run = |name| [bind("", name, &["1"]), execute("", 0), sync()].concat();
+            let extended = |sql| {
+                let all = [parse("", sql), bind("", "", &[]), execute("", 0), sync()];
+                all.concat()
+            };
+            let steps = [
+                // From one level to the other.
+                [parse("p", "select $1::int + 1"), sync()].concat(),
+                query("execute p(41)"),
+                query("prepare p as select 1"),
+                query("explain (costs off) execute p(1)"),
+                query("prepare q (int) as select $1 + 2"),
+                [parse("q", "select 3"), sync()].concat(),
+                run("q"),
+                [describe('S', "q"), sync()].concat(),
+                extended("execute q(5)"),
+                extended("prepare r as select 4"),
+                query("execute r"),
+                // In the middle of a batch.
+                [
+                    parse("", "execute q(6)"),
+                    bind("", "", &[]),
+                    execute("", 0),
+                    parse("", "deallocate r"),
+                    bind("", "", &[]),
+                    execute("", 0),
+                    bind("", "q", &["7"]),
+                    execute("", 0),
+                    sync(),
+                ]
+                .concat(),
+                query("execute r"),
+                // Errors.
+                query("execute q"),
+                query("execute q(1, 2)"),
+                query("execute nothing"),
+                query("execute pgsplit_0"),
+                query("deallocate nothing"),
+                query("prepare bad as selec 1"),
+                query("prepare bad as select * from nowhere"),
+                query("execute bad"),
+                query("begin; prepare kept as select 5; select 1/0"),
+                query("execute kept"),
+                query("rollback; execute kept"),
+                query("prepare u as select 6; execute u; deallocate u; prepare u as select 7"),
+                query("execute u"),
+                // As seen by the session.
+                query(
+                    "select name, statement, parameter_types, result_types, from_sql \
+                     from pg_prepared_statements order by 1",
+                ),
+                [close('S', "q"), sync()].concat(),
+                query("execute q(1)"),
+                query("deallocate p"),
+                query("select name from pg_prepared_statements order by 1"),
+                // Out of sight.
+                query("do $$ begin execute 'prepare hidden as select 8'; end $$"),
+                query("execute hidden"),
+                query("do $$ begin execute 'deallocate hidden'; end $$"),
+                query("execute hidden"),
+                query("begin"),
+                query("execute u"),
+                query("commit"),
+                query("begin read only"),
+                query("execute u"),
+                query("deallocate all"),
+                query("execute u"),
+                query("rollback"),
+                query("select name, statement from pg_prepared_statements"),
+            ];
+            let mut answer: Vec<Vec<Frame>> = Vec::new();
+            for bytes in steps {
+                // Somebody else uses the server connection in between, and the same names.
+                let free = answer
+                    .last()
+                    .is_none_or(|frames| frames.last().unwrap().body == b"I");
+                if free && port == proxy.port {
+                    other
+                        .batch_execute(
+                            "deallocate all; prepare q as select 'others'; execute q; \
+                             prepare nothing as select 'others'; execute nothing",
+                        )
+                        .await
+                        .unwrap();
+                }
+                raw.send(&bytes).await;
+                answer.push(raw.until_ready(1).await);
+            }
+            answers.push(answer);
+        }
+        let differences: Vec<_> = (answers[0].iter().zip(&answers[1]).enumerate())
+            .filter(|(_, (through, direct))| through != direct)
+            .collect();
+        assert!(differences.is_empty(), "{differences:#?}");
+        assert_eq!(proxy.metric("pgsplit_pins_total", &[]), 0.0);
+    });
+}
+
+#[test]
+fn executing_a_prepared_read_is_a_read() {
+    run(async {
+        let cluster = cluster();
+        let proxy = Proxy::start(cluster, "").await;
+        let client = proxy.connect("app", "app").await;
+        let mark = unique("mark");
+        client
+            .batch_execute(&format!(
+                "prepare reading (int) as select $1 + 1 /* {mark} */"
+            ))
+            .await
+            .unwrap();
+        eventually("it runs on a replica", async || {
+            client.simple_query("execute reading(1)").await.unwrap();
+            cluster.ran_on(&mark).unwrap() != [cluster.primary()]
+        })
+        .await;
     });
 }
 

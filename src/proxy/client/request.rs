@@ -18,12 +18,12 @@ use crate::{
     cluster::NodeId,
     error::{Fault, Visible},
     pool::Lease,
-    protocol::{SqlState, write},
+    protocol::{SqlState, backend::Status, write},
     routing::{Reason, Route, Target},
     session::{
-        Transaction,
+        Session, Transaction,
         effects::server_lost,
-        emit::{self, Sink},
+        emit::{self, Mentions, Sink},
         request::{End, Request, Work},
     },
     sql::{Begin, Kind, Traits},
@@ -322,11 +322,15 @@ impl Task {
         let frames = bytes
             .get(..request.len.min(bytes.len()))
             .unwrap_or_default();
+        let mentions = mentions(class.traits, &self.session);
         if request.end == End::Ready {
-            if class.traits.has(Traits::EFFECTS)
+            if class.traits.any(Traits::EFFECTS.with(RESTING))
                 && let Some(text) = request.query.clone().and_then(|range| bytes.get(range))
             {
-                scratch.expected.expect_query(text, &mut self.session);
+                emit::names(text, mentions, &self.session, &mut sink);
+                if class.traits.has(Traits::EFFECTS) {
+                    scratch.expected.expect_query(text, &mut self.session);
+                }
             }
             emit::simple(frames, &mut self.session, &mut sink);
         } else {
@@ -339,6 +343,7 @@ impl Task {
             let _well_formed = emit::extended(
                 frames,
                 request.rewritten,
+                mentions,
                 &self.session,
                 &mut scratch.resolved,
                 &mut sink,
@@ -362,6 +367,23 @@ impl Task {
         })
     }
 }
+
+/// Which prepared statements a request rests on under the session's own names.
+fn mentions(traits: Traits, session: &Session) -> Mentions {
+    if !traits.any(RESTING) || session.transaction.status() == Status::Failed {
+        Mentions::None
+    } else if traits.has(Traits::PREPARED_VIEW) {
+        Mentions::All
+    } else if traits.has(Traits::SQL_PREPARED) {
+        Mentions::Some
+    } else {
+        Mentions::Unseen
+    }
+}
+
+const RESTING: Traits = Traits::OBSERVE
+    .with(Traits::PREPARED_VIEW)
+    .with(Traits::SQL_PREPARED);
 
 /// What has been tried of one request.
 #[derive(Debug, Default)]

@@ -271,9 +271,7 @@ impl Reader<'_, '_> {
                 traits = traits.with(Traits::BACKEND_STATE);
             }
         }
-        if self.sets_settings() {
-            traits = traits.with(Traits::EFFECTS);
-        }
+        traits = traits.with(self.told_by_names());
         let class = Class {
             kind: Kind::Single,
             access,
@@ -333,8 +331,15 @@ impl Reader<'_, '_> {
         })
     }
 
-    fn sets_settings(&self) -> bool {
-        (0..self.tokens.len()).any(|at| self.tokens.name(at) == b"set_config")
+    /// What names tell whatever is known of the catalogue.
+    fn told_by_names(&self) -> Traits {
+        (0..self.tokens.len()).fold(Traits::NONE, |traits, at| match self.tokens.name(at) {
+            b"set_config" => traits.with(Traits::EFFECTS),
+            b"pg_prepared_statements" | b"pg_prepared_statement" => {
+                traits.with(Traits::PREPARED_VIEW)
+            }
+            _ => traits,
+        })
     }
 
     /// INSERT, UPDATE, DELETE, MERGE.
@@ -351,9 +356,7 @@ impl Reader<'_, '_> {
         if findings.trigger_observe || unknown {
             traits = traits.with(Traits::OBSERVE);
         }
-        if self.sets_settings() {
-            traits = traits.with(Traits::EFFECTS);
-        }
+        traits = traits.with(self.told_by_names());
         Reading {
             class: Class::primary(Why::Write, traits),
             names: self.names(&findings, None),
@@ -532,7 +535,17 @@ impl Reader<'_, '_> {
         scan(self.tokens, at + 2, &mut findings);
         self.surroundings(&mut findings);
         let Some((why, _)) = findings.found else {
-            return Reading::of(class);
+            // Then it is what it executes, which the session knows.
+            let harmless =
+                findings.unknown_calls.is_empty() && !(self.catalogue.is_none() && findings.calls);
+            return Reading::of(Class {
+                traits: if harmless {
+                    class.traits.without(Traits::OBSERVE)
+                } else {
+                    class.traits
+                },
+                ..class
+            });
         };
         Reading {
             class: Class {

@@ -7,6 +7,14 @@ fn one(text: &str) -> Option<Effect> {
     found.into_iter().next()
 }
 
+fn prepare(name: &str, text: &str, body: usize) -> Effect {
+    Effect::Prepare {
+        name: name.into(),
+        text: text.as_bytes().into(),
+        body,
+    }
+}
+
 fn sql(value: &str) -> SettingValue {
     SettingValue::Sql(value.into())
 }
@@ -329,15 +337,19 @@ fn ends_of_transactions_and_savepoints() {
 #[test]
 fn prepared_statements_cursors_and_the_rest() {
     for (text, expected) in [
-        ("prepare A as select 1", Effect::Prepare("a".into())),
         (
-            "prepare a (int, text) as select $1",
-            Effect::Prepare("a".into()),
+            "prepare A as select 1",
+            prepare("a", "prepare A as select 1", 13),
+        ),
+        (
+            " prepare a (int, text) as select $1;",
+            prepare("a", " prepare a (int, text) as select $1;", 26),
         ),
         (
             "prepare transaction as select 1",
-            Effect::Prepare("transaction".into()),
+            prepare("transaction", "prepare transaction as select 1", 23),
         ),
+        ("prepare a select 1", Effect::None),
         ("execute A", Effect::Execute("a".into())),
         ("execute a(1, 'x')", Effect::Execute("a".into())),
         ("explain analyze execute a", Effect::Execute("a".into())),
@@ -430,6 +442,10 @@ fn each_statement_has_its_effect() {
     assert_eq!(found[1], Effect::None);
     assert_eq!(found[3], Effect::Commit { chain: false });
     assert_eq!(effects(b" ; ", Lexing::default()), Some(vec![]));
+    assert_eq!(
+        effects(b"select 1; prepare a as select 1;", Lexing::default()).unwrap()[1],
+        prepare("a", "prepare a as select 1", 13)
+    );
     // npgsql's reset.
     let reset = "CLOSE ALL; UNLISTEN *; SELECT pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP; RESET ALL; SET SESSION AUTHORIZATION DEFAULT";
     assert_eq!(

@@ -9,9 +9,7 @@ const NONE: Traits = Traits::NONE;
 const OBSERVE: Traits = Traits::OBSERVE;
 const ALONE: Traits = Traits::NO_TRANSACTION;
 const DDL: Traits = Traits::DDL.with(OBSERVE);
-const PREPARED: Traits = Traits::SQL_PREPARED
-    .with(EFFECTS)
-    .with(Traits::BACKEND_STATE);
+const PREPARED: Traits = Traits::SQL_PREPARED.with(EFFECTS);
 const STATE: Traits = EFFECTS.with(PURE);
 
 #[test]
@@ -125,7 +123,7 @@ fn statements_that_belong_on_the_primary() {
             Ddl,
             DDL.with(Traits::BACKEND_STATE),
         ),
-        ("create temp table t as execute a", Into, DDL.with(PREPARED)),
+        ("create table t as execute a", Into, DDL.with(PREPARED)),
         ("create database d", Ddl, DDL.with(ALONE)),
         (
             "create unique index concurrently i on t (a)",
