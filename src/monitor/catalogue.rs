@@ -73,14 +73,14 @@ pub struct CatalogueSlot {
 /// All databases' slots.
 #[derive(Default)]
 pub(super) struct Catalogues {
-    slots: ArcSwap<HashMap<Box<str>, Arc<CatalogueSlot>>>,
+    pub(super) slots: ArcSwap<HashMap<Box<str>, Arc<CatalogueSlot>>>,
     /// Held by whoever adds a slot.
     adding: Mutex<()>,
     generations: AtomicU64,
 }
 
 impl CatalogueSlot {
-    fn new(database: &str) -> Self {
+    pub(super) fn new(database: &str) -> Self {
         Self {
             database: database.into(),
             current: ArcSwapOption::empty(),
@@ -110,7 +110,7 @@ impl CatalogueSlot {
         self.wake.notify_one();
     }
 
-    fn publish(&self, catalogue: Catalogue, as_of: u64) {
+    pub(super) fn publish(&self, catalogue: Catalogue, as_of: u64) {
         let changes = self.changes();
         if *changes == as_of {
             self.current.store(Some(Arc::new(catalogue)));
@@ -126,7 +126,7 @@ impl CatalogueSlot {
         self.changes.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn changes_so_far(&self) -> u64 {
+    pub(super) fn changes_so_far(&self) -> u64 {
         *self.changes()
     }
 }

@@ -14,6 +14,8 @@ mod connection;
 mod events;
 mod node;
 mod queries;
+#[cfg(test)]
+mod scripted;
 
 use std::{
     fmt,
@@ -94,6 +96,22 @@ impl Monitor {
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
+        let monitor = Self::new(nodes, settings, tracker, stop);
+        for (id, target) in (0..).map(NodeId).zip(&monitor.targets) {
+            let task = node::watch(monitor.clone(), id, target.clone(), settings.timeout);
+            let stop = stop.clone();
+            tracker.spawn(async move { stop.run_until_cancelled(task).await });
+        }
+        monitor
+    }
+
+    /// Watches nothing yet.
+    fn new(
+        nodes: &[settings::Node],
+        settings: &settings::Monitor,
+        tracker: &TaskTracker,
+        stop: &CancellationToken,
+    ) -> Arc<Self> {
         let rules = HealthRules {
             down_after: settings.down_after,
             up_after: settings.up_after,
@@ -102,7 +120,7 @@ impl Monitor {
         let targets = nodes
             .iter()
             .map(|node| connection::Target::new(node, settings, tracker));
-        let monitor = Arc::new(Self {
+        Arc::new(Self {
             view: ArcSwap::from_pointee(cluster.view()),
             version: watch::Sender::new(0),
             primary: watch::Sender::default(),
@@ -115,13 +133,7 @@ impl Monitor {
             runtime: Handle::current(),
             tracker: tracker.clone(),
             stop: stop.clone(),
-        });
-        for (id, target) in (0..).map(NodeId).zip(&monitor.targets) {
-            let task = node::watch(monitor.clone(), id, target.clone(), settings.timeout);
-            let stop = stop.clone();
-            tracker.spawn(async move { stop.run_until_cancelled(task).await });
-        }
-        monitor
+        })
     }
 
     /// The cluster at this moment. Cheap; meant for the hot path. Not to be kept across an await.

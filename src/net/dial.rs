@@ -26,6 +26,9 @@ use crate::{
 /// Name resolutions of one node that may run at once. They can't be cancelled, so without a bound a
 /// resolver that hangs would collect a thread for each attempt.
 const RESOLUTIONS: usize = 2;
+/// What a connection to a scripted node holds in each direction, in bytes.
+#[cfg(test)]
+const PIPE: usize = 64 << 10;
 
 /// The way to a node: its address and TLS, made once.
 #[derive(Clone, Debug)]
@@ -36,7 +39,16 @@ pub struct Dialer {
     /// `None` exactly when TLS is never asked for.
     tls: Option<ClientTls>,
     resolutions: Arc<Semaphore>,
+    /// Where the node's ends of in-memory connections go instead.
+    #[cfg(test)]
+    pipes: Option<Pipes>,
 }
+
+/// A node in the same test: where the other end of each connection that is dialled goes. `None`:
+/// it takes none.
+#[cfg(test)]
+pub(crate) type Pipes =
+    Arc<std::sync::Mutex<Option<tokio::sync::mpsc::UnboundedSender<tokio::io::DuplexStream>>>>;
 
 /// Why there is no connection.
 #[derive(Debug)]
@@ -108,7 +120,16 @@ impl Dialer {
             mode: node.tls.sslmode,
             tls,
             resolutions: Arc::new(Semaphore::new(RESOLUTIONS)),
+            #[cfg(test)]
+            pipes: None,
         })
+    }
+
+    /// Reaches a scripted node.
+    #[cfg(test)]
+    pub(crate) fn over(mut self, pipes: Pipes) -> Self {
+        self.pipes = Some(pipes);
+        self
     }
 
     /// Connects, encrypted as `sslmode` says, ready for the startup packet. All addresses of the
@@ -135,6 +156,23 @@ impl Dialer {
     }
 
     async fn connect(&self, deadline: Instant) -> Result<Stream, DialError> {
+        #[cfg(test)]
+        if let Some(pipes) = &self.pipes {
+            let (here, there) = tokio::io::duplex(PIPE);
+            let taken = pipes.lock().is_ok_and(|pipes| {
+                pipes
+                    .as_ref()
+                    .is_some_and(|pipes| pipes.send(there).is_ok())
+            });
+            return if taken {
+                Ok(Stream::memory(here))
+            } else {
+                Err(DialError::Connect {
+                    address: "a scripted node".to_owned(),
+                    problem: io::ErrorKind::ConnectionRefused.into(),
+                })
+            };
+        }
         match &self.host {
             Host::Tcp(host) => self.connect_tcp(host, deadline).await,
             Host::Unix(directory) => connect_unix(directory, self.port, deadline).await,

@@ -11,6 +11,8 @@ mod stream;
 pub mod tls;
 
 pub use buffer::Buffer;
+#[cfg(test)]
+pub(crate) use dial::Pipes;
 pub use dial::{DialError, Dialer, dial};
 pub use inbox::{Inbox, InboxError};
 pub use listen::{listen_tcp, listen_unix};

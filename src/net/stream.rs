@@ -92,7 +92,7 @@ impl Stream {
 }
 
 impl Peer {
-    /// On this machine: a Unix socket or a loopback address.
+    /// On this machine: a Unix socket, a loopback address, or the same process.
     #[must_use]
     pub fn is_local(self) -> bool {
         match self {
@@ -100,8 +100,8 @@ impl Peer {
                 IpAddr::V4(ip) => ip.is_loopback(),
                 IpAddr::V6(ip) => ip.to_canonical().is_loopback(),
             },
-            Self::Unix => true,
-            Self::Memory | Self::Unknown => false,
+            Self::Unix | Self::Memory => true,
+            Self::Unknown => false,
         }
     }
 }

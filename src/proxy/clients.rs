@@ -11,7 +11,7 @@ use std::{
 };
 
 use tokio::{
-    sync::Notify,
+    sync::{Notify, futures::Notified},
     time::{Instant, timeout},
 };
 
@@ -33,6 +33,8 @@ pub(super) struct Client {
     /// Cancels that are on their way to `running`.
     cancelling: AtomicUsize,
     cancelled: Notify,
+    /// A cancel came while the client's request was waiting for a server connection.
+    cancelled_waiting: Notify,
     /// [`Activity`] as a number.
     activity: AtomicU8,
     /// An operator has ended it.
@@ -74,6 +76,7 @@ impl Client {
             running: Mutex::new(None),
             cancelling: AtomicUsize::new(0),
             cancelled: Notify::new(),
+            cancelled_waiting: Notify::new(),
             activity: AtomicU8::new(0),
             killed: AtomicBool::new(false),
             wake: Notify::new(),
@@ -118,11 +121,19 @@ impl Client {
         timeout(CANCEL_WAIT, arrived).await.is_ok()
     }
 
+    /// Ends when a cancel comes that is aimed at no server connection.
+    pub(super) fn cancelled_waiting(&self) -> Notified<'_> {
+        self.cancelled_waiting.notified()
+    }
+
     /// The connection to cancel, if a request is running. While the guard lives, the connection
-    /// isn't handed on.
+    /// isn't handed on. A request that waits for a connection hears of it, too.
     fn cancel(self: Arc<Self>) -> Option<Cancelling> {
         let running = self.running();
-        let link = Arc::clone(running.as_ref()?);
+        let Some(link) = running.as_ref().map(Arc::clone) else {
+            self.cancelled_waiting.notify_waiters();
+            return None;
+        };
         // Under the lock, so that `ended` sees it.
         self.cancelling.fetch_add(1, Ordering::AcqRel);
         drop(running);

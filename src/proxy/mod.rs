@@ -21,6 +21,8 @@ mod lend;
 mod login;
 mod observe;
 mod scratch;
+#[cfg(test)]
+mod scripted;
 mod serve;
 mod tenant;
 
@@ -305,6 +307,8 @@ impl Proxy {
         };
         let deadline = Instant::now() + CANCEL;
         if let Err(error) = connect::cancel(dialer, &link.cancel, deadline).await {
+            // It may arrive yet, and must not meet another session there.
+            link.retire();
             tracing::warn!(node = self.monitor.name(link.node), %error, "cancel request not delivered");
         }
     }

@@ -31,7 +31,7 @@ const LONGEST: usize = 1 << 20;
 
 /// What is asked: rows of a kind, a name and a value. Names and operators are qualified, since the
 /// session's search path isn't to be trusted.
-const LOOK: &str = "SELECT 's'::pg_catalog.text, name, setting FROM pg_catalog.pg_settings \
+pub(super) const LOOK: &str = "SELECT 's'::pg_catalog.text, name, setting FROM pg_catalog.pg_settings \
      WHERE source OPERATOR(pg_catalog.=) 'session' \
      UNION ALL SELECT 'i', 'session_authorization', session_user::pg_catalog.text \
      UNION ALL SELECT 'i', 'role', pg_catalog.current_setting('role') \

@@ -110,8 +110,6 @@ impl Running {
             }
             _ => None,
         };
-        let authenticator = Authenticator::new(&config.users, config.listen.trust, None)
-            .map_err(StartError::Random)?;
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
         let monitor = Monitor::start(&config.nodes, &config.monitor, &tasks, &stop);
         for database in config
@@ -123,30 +121,8 @@ impl Running {
             let dbname = database.dbname.as_deref().unwrap_or(&database.name);
             let _wanted = monitor.catalogue(dbname);
         }
-        let metrics = Arc::new(Metrics::new(workers));
-        let proxy = Arc::new(Proxy {
-            authenticator: ArcSwap::from_pointee(authenticator),
-            monitor,
-            worker_metrics: (0..workers).map(|worker| metrics.worker(worker)).collect(),
-            metrics,
-            dialers,
-            tenants: Default::default(),
-            clients: Clients::default(),
-            next_session: AtomicU32::new(1),
-            statements: Default::default(),
-            in_flight: config.nodes.iter().map(|_| AtomicU32::new(0)).collect(),
-            written: Default::default(),
-            held: AtomicUsize::new(0),
-            connected: AtomicUsize::new(0),
-            workers,
-            reload,
-            stopping: AtomicBool::new(false),
-            warm: AtomicBool::new(false),
-            started: Instant::now(),
-            stop,
-            tasks,
-            config: ArcSwap::from_pointee(config),
-        });
+        let proxy = Proxy::new(config, reload, workers, dialers, monitor, (tasks, stop))
+            .map_err(StartError::Random)?;
         Ok(Self {
             proxy,
             tcp,
@@ -228,6 +204,42 @@ impl Running {
 }
 
 impl Proxy {
+    /// No client yet.
+    pub(super) fn new(
+        config: Config,
+        reload: Reload,
+        workers: usize,
+        dialers: Box<[Dialer]>,
+        monitor: Arc<Monitor>,
+        (tasks, stop): (TaskTracker, CancellationToken),
+    ) -> Result<Arc<Self>, NoRandomness> {
+        let authenticator = Authenticator::new(&config.users, config.listen.trust, None)?;
+        let metrics = Arc::new(Metrics::new(workers));
+        Ok(Arc::new(Self {
+            authenticator: ArcSwap::from_pointee(authenticator),
+            monitor,
+            worker_metrics: (0..workers).map(|worker| metrics.worker(worker)).collect(),
+            metrics,
+            dialers,
+            tenants: Default::default(),
+            clients: Clients::default(),
+            next_session: AtomicU32::new(1),
+            statements: Default::default(),
+            in_flight: config.nodes.iter().map(|_| AtomicU32::new(0)).collect(),
+            written: Default::default(),
+            held: AtomicUsize::new(0),
+            connected: AtomicUsize::new(0),
+            workers,
+            reload,
+            stopping: AtomicBool::new(false),
+            warm: AtomicBool::new(false),
+            started: Instant::now(),
+            stop,
+            tasks,
+            config: ArcSwap::from_pointee(config),
+        }))
+    }
+
     /// Takes no new clients, and lets each go as soon as it is in no transaction.
     pub fn shut_down(&self) {
         self.stopping.store(true, Ordering::Release);
@@ -342,17 +354,21 @@ async fn work(
             Err(error) => tracing::error!(%error, "can't watch a listener"),
         }
     }
+    tokio::select! {
+        () = end.cancelled() => {}
+        () = tend(&proxy, door.worker) => {}
+    }
+}
+
+/// Looks after a worker's share of the pools, for ever.
+pub(super) async fn tend(proxy: &Proxy, worker: usize) {
     let mut every = tokio::time::interval(TEND);
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
-        tokio::select! {
-            () = end.cancelled() => return,
-            _now = every.tick() => {
-                for tenant in proxy.all_tenants() {
-                    for pool in tenant.pools() {
-                        pool.tend(door.worker).await;
-                    }
-                }
+        every.tick().await;
+        for tenant in proxy.all_tenants() {
+            for pool in tenant.pools() {
+                pool.tend(worker).await;
             }
         }
     }
@@ -369,7 +385,7 @@ async fn could_not_accept(error: &io::Error) {
 
 /// Ends server connections to nodes that have gone down or are no longer the primary: requests
 /// that hang there go on elsewhere, and not one write reaches a primary that was superseded.
-async fn fence(proxy: Arc<Proxy>) {
+pub(super) async fn fence(proxy: Arc<Proxy>) {
     let mut ticks = proxy.monitor.subscribe();
     let mut before = proxy.monitor.view_full();
     loop {

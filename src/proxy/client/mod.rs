@@ -24,6 +24,7 @@
 mod end;
 mod place;
 mod request;
+mod wait;
 
 use std::{sync::Arc, task::Poll, time::Duration};
 

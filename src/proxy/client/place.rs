@@ -13,6 +13,7 @@ use super::{
     },
     Gone, Task,
     request::Tries,
+    wait::{Waited, wait},
 };
 use crate::{
     error::{Fault, Visible},
@@ -111,7 +112,22 @@ impl Task {
             entry: &self.entry,
             target: route.target,
         });
-        match lent.await {
+        let (stream, client_in) = (&mut self.stream, &mut scratch.client_in);
+        let lent = match wait(lent, &self.entry, stream, client_in, request.len).await {
+            Waited::Got(lent) => lent,
+            Waited::Left => return Err(Gone::Left),
+            Waited::Cancelled => Err(Refused::Told(Visible::error(
+                Fault::Client,
+                SqlState::QUERY_CANCELED,
+                "canceling statement due to user request",
+            ))),
+            Waited::Killed => Err(Refused::Told(Visible::fatal(
+                Fault::Proxy,
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection due to administrator command",
+            ))),
+        };
+        match lent {
             Ok(lease) => {
                 let waited = waiting.elapsed();
                 self.proxy.metrics(self.worker).pool_wait(waited);
