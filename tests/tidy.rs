@@ -261,9 +261,9 @@ fn read(top: &str) -> Vec<Source> {
         .map(|(path, text)| {
             let below = path.strip_prefix(&top).unwrap();
             let first = Path::new(below.iter().next().unwrap());
-            let test_only = test_modules.iter().any(|module| {
-                module == path || path.starts_with(module.with_extension(""))
-            });
+            let test_only = test_modules
+                .iter()
+                .any(|module| module == path || path.starts_with(module.with_extension("")));
             Source {
                 path: below.to_owned(),
                 folder: first.file_stem().unwrap().to_string_lossy().into_owned(),
