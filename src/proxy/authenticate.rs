@@ -538,7 +538,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_wrong_password_an_unknown_user_and_one_without_a_password_look_alike() {
-        let authenticator = Authenticator::new(&users(), true, None).unwrap();
+        let authenticator = Authenticator::new(&users(), false, None).unwrap();
         for (user, password) in [
             ("app", "wrong"),
             ("verified", ""),
