@@ -189,6 +189,11 @@ impl Inspect for Fake {
             at: SystemTime::UNIX_EPOCH + Duration::from_secs(number),
             kind: "health",
             node: Some("pg1".into()),
+            from: Some("up".into()),
+            to: Some("down".into()),
+            cause: "probe".into(),
+            lsn: Some(Lsn(0x16B_3748)),
+            timeline: Some(1),
             message: format!("<b>event</b> {number}"),
         };
         (0..30).map(event).collect()

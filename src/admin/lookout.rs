@@ -90,6 +90,7 @@ impl Lookout {
         self.metrics.text(&Scrape {
             nodes: self.inspect.nodes(),
             pools: self.inspect.pools(),
+            events: self.inspect.event_counts(),
             class_cache: self.inspect.class_cache(),
             process: process::read(),
         })

@@ -21,6 +21,11 @@ impl Operators {
             at,
             kind: "operator",
             node: None,
+            from: None,
+            to: None,
+            cause: "operator".to_owned(),
+            lsn: None,
+            timeline: None,
             message,
         };
         let mut events = self.0.lock().unwrap_or_else(PoisonError::into_inner);

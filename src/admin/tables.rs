@@ -213,7 +213,7 @@ fn rows<const N: usize>(rows: impl IntoIterator<Item = [Cell; N]>) -> Vec<Vec<Ce
 }
 
 fn help() -> Vec<Vec<Cell>> {
-    const COMMANDS: [(&str, &str); 12] = [
+    const COMMANDS: [(&str, &str); 14] = [
         (
             "EXPLAIN ROUTE [FOR database] statement",
             "where a statement would go, and why",
@@ -228,6 +228,14 @@ fn help() -> Vec<Vec<Cell>> {
             "give a node no more work (maintenance)",
         ),
         ("ENABLE NODE name", "give it work again"),
+        (
+            "SWITCHOVER TO name",
+            "make this replica the primary; writes are held meanwhile",
+        ),
+        (
+            "FAILOVER [TO name] [FORCE]",
+            "promote a replica in the place of a lost primary; FORCE: whatever is lost",
+        ),
         (
             "RECONNECT [database]",
             "replace server connections as they become free",
@@ -634,6 +642,11 @@ fn events(from: &Moment<'_>) -> Vec<Vec<Cell>> {
             some(event.kind),
             event.node,
             some(event.message),
+            event.from,
+            event.to,
+            some(event.cause),
+            event.lsn.map(|lsn| lsn.to_string()),
+            event.timeline.map(|timeline| timeline.to_string()),
         ]
     }))
 }

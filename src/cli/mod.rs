@@ -10,6 +10,7 @@ mod http;
 mod logging;
 mod node;
 mod output;
+mod promote;
 mod serve;
 mod status;
 
@@ -38,6 +39,8 @@ enum Command {
     Check(check::CheckArgs),
     Explain(explain::ExplainArgs),
     Status(status::StatusArgs),
+    Switchover(promote::SwitchoverArgs),
+    Failover(promote::FailoverArgs),
     /// Print the version
     Version,
 }
@@ -59,6 +62,8 @@ pub fn main() -> ExitCode {
         Command::Check(args) => check::run(&args),
         Command::Explain(args) => explain::run(&args),
         Command::Status(args) => status::run(&args),
+        Command::Switchover(args) => promote::switchover(&args),
+        Command::Failover(args) => promote::failover(&args),
         Command::Version => {
             output::line(format_args!("pgsplit {}", env!("CARGO_PKG_VERSION")));
             0

@@ -91,7 +91,15 @@ impl Session {
     /// # Errors
     /// What the node says, or that it doesn't answer.
     pub(super) async fn rows(&self, sql: &str) -> Result<Vec<Row>, String> {
-        let messages = timeout(QUERY, self.client.simple_query(sql))
+        self.rows_within(sql, QUERY).await
+    }
+
+    /// The same, with another limit of time.
+    ///
+    /// # Errors
+    /// As [`Self::rows`].
+    pub(super) async fn rows_within(&self, sql: &str, limit: Duration) -> Result<Vec<Row>, String> {
+        let messages = timeout(limit, self.client.simple_query(sql))
             .await
             .map_err(|_elapsed| "no answer".to_owned())?
             .map_err(|error| describe(&error))?;

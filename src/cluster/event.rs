@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use super::{Health, Lsn, NodeId, Role};
+use super::{Health, Lsn, NodeId, Phase, Refusal, Role, Setback, Stand};
 use crate::protocol::SqlState;
 
 /// One change, with what is needed to understand it later.
@@ -34,10 +34,45 @@ pub enum What {
         to: Option<NodeId>,
         epoch: u64,
     },
+    /// Whether new transactions are kept from the node while it may still be the primary.
+    Withheld {
+        from: bool,
+        to: bool,
+    },
+    /// Whether the node was told to refuse writes.
+    Fence {
+        from: Fence,
+        to: Fence,
+    },
+    /// A planned change of primary, to the node.
+    Switchover {
+        from: Phase,
+        to: Phase,
+    },
+    /// The promotion of a replica in the place of a lost primary, which is the node, or of the
+    /// replica once it is chosen.
+    Failover {
+        from: Stand,
+        to: Stand,
+    },
+    /// Whether the node follows the new primary.
+    Follow {
+        primary: NodeId,
+        done: bool,
+    },
     /// Something is wrong that needs a human.
     Alert(Alert),
     /// That is over.
     AlertOver(Alert),
+}
+
+/// Whether a node refuses writes on our order.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Fence {
+    Open,
+    Up,
+    /// It was told to, or no longer to, and the answer is missing.
+    Unknown,
 }
 
 /// What needs a human.
@@ -66,6 +101,16 @@ pub enum Cause {
     QueryFailed(Failure),
     /// An operator said so.
     Operator,
+    /// A switchover is being carried out.
+    Switchover,
+    /// A switchover met with this.
+    Setback(Setback),
+    /// A failover is being carried out.
+    Failover,
+    /// A failover was refused.
+    Refused(Refusal),
+    /// The node didn't do in time, or not at all, what it was told.
+    NotDone,
 }
 
 /// How a node failed.
@@ -84,6 +129,20 @@ pub enum Failure {
 }
 
 impl What {
+    /// All names.
+    pub const NAMES: [&str; 10] = [
+        "health",
+        "role",
+        "primary",
+        "hold",
+        "fence",
+        "switchover",
+        "failover",
+        "follow",
+        "alert",
+        "alert_over",
+    ];
+
     /// The fixed name used in labels, logs and tables.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -91,8 +150,25 @@ impl What {
             Self::Health { .. } => "health",
             Self::Role { .. } => "role",
             Self::Primary { .. } => "primary",
+            Self::Withheld { .. } => "hold",
+            Self::Fence { .. } => "fence",
+            Self::Switchover { .. } => "switchover",
+            Self::Failover { .. } => "failover",
+            Self::Follow { .. } => "follow",
             Self::Alert(_) => "alert",
             Self::AlertOver(_) => "alert_over",
+        }
+    }
+}
+
+impl Fence {
+    /// The fixed name used in labels, logs and tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Up => "up",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -162,6 +238,11 @@ impl fmt::Display for Cause {
             Self::ProbeFailed(failure) => write!(f, "probe: {failure}"),
             Self::QueryFailed(failure) => write!(f, "query: {failure}"),
             Self::Operator => f.write_str("operator"),
+            Self::Switchover => f.write_str("switchover"),
+            Self::Setback(why) => write!(f, "switchover: {}", why.name()),
+            Self::Failover => f.write_str("failover"),
+            Self::Refused(why) => write!(f, "refused: {why}"),
+            Self::NotDone => f.write_str("not done in time"),
         }
     }
 }

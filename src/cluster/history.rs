@@ -4,9 +4,15 @@
 //! history); at most [`History::CAPACITY`] points; the newest point always stays, and the oldest
 //! unless the next has the same LSN. Leaving a point out makes bounds looser, never wrong.
 
-use std::{collections::VecDeque, time::Instant};
+use std::{
+    collections::VecDeque,
+    time::{Duration, Instant},
+};
 
 use super::{Lsn, Position};
+
+/// The time by which a node's pace is judged.
+const OF_LATE: Duration = Duration::from_secs(5);
 
 /// Positions of one node, oldest first.
 #[derive(Clone, Debug, Default)]
@@ -65,6 +71,25 @@ impl History {
     /// All positions, oldest first.
     pub fn iter(&self) -> impl DoubleEndedIterator<Item = Position> + ExactSizeIterator {
         self.points.iter().copied()
+    }
+
+    /// Where the node may be at `moment` at most, if it goes on twice as fast as of late.
+    #[must_use]
+    pub fn extrapolate(&self, moment: Instant) -> Option<Lsn> {
+        let newest = self.newest()?;
+        let since = newest
+            .asked_at
+            .checked_sub(OF_LATE)
+            .and_then(|at| self.at(at));
+        let from = since.or(self.oldest()).unwrap_or(newest);
+        let time = newest.asked_at.duration_since(from.asked_at).as_micros();
+        let beyond = moment
+            .saturating_duration_since(newest.asked_at)
+            .as_micros();
+        let bytes = u128::from(newest.lsn.bytes_since(from.lsn));
+        let more = (2 * bytes * beyond).checked_div(time).unwrap_or(0);
+        let more = u64::try_from(more).unwrap_or(u64::MAX);
+        Some(Lsn(newest.lsn.0.saturating_add(more)))
     }
 
     /// The positions around `lsn`: the newest that `lsn` has reached, and the one after it.

@@ -64,6 +64,7 @@ enum Step {
     RestartPoint(usize),
     Disturb(usize),
     Maintenance(usize, bool),
+    Withhold(usize, bool),
 }
 
 struct World {
@@ -102,6 +103,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => node().prop_map(Step::RestartPoint),
         1 => node().prop_map(Step::Disturb),
         1 => (node(), any::<bool>()).prop_map(|(n, on)| Step::Maintenance(n, on)),
+        1 => (node(), prop::bool::weighted(0.3)).prop_map(|(n, on)| Step::Withhold(n, on)),
     ];
     prop::collection::vec(step, 100..600)
 }
@@ -322,6 +324,10 @@ impl World {
             Step::Maintenance(node, on) => {
                 let _ = self.cluster.set_maintenance(NodeId(node as u16), on);
             }
+            Step::Withhold(node, on) => {
+                let id = NodeId(node as u16);
+                let _ = self.cluster.withhold(id, on, Cause::Switchover);
+            }
         }
         self.check();
     }
@@ -397,6 +403,7 @@ impl World {
         assert!(view.epoch >= self.epoch, "epochs only grow");
         self.epoch = view.epoch;
         if let Some(primary) = view.primary {
+            assert_ne!(view.withheld, Some(primary));
             let node = view.node(primary).unwrap();
             self.last_primary = primary.index();
             self.servers[primary.index()].elected = node.timeline.unwrap();

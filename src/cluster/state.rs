@@ -9,6 +9,7 @@
 //! | `connection_lost` | the same, if it is the present connection                             |
 //! | `disturbed`       | health: a query failed; the claim is unconfirmed until the next probe |
 //! | `set_maintenance` | health; the node takes part in no election                            |
+//! | `withhold`        | the node, a primary, isn't used as one                                |
 //!
 //! After each of them roles are decided afresh, and what changed is returned as [`Event`]s.
 //!
@@ -70,6 +71,8 @@ pub struct Cluster {
     /// What surely was written before the present primary's timeline began.
     fork_floor: Option<Lsn>,
     epoch_start: Option<Lsn>,
+    /// Not to be the primary: a switchover or failover from it to another node is going on.
+    withheld: Option<NodeId>,
 }
 
 #[derive(Debug)]
@@ -104,6 +107,7 @@ impl Cluster {
             primary_history: History::default(),
             fork_floor: None,
             epoch_start: None,
+            withheld: None,
         }
     }
 
@@ -215,6 +219,48 @@ impl Cluster {
         self.settle(id, Cause::Operator, Some(was))
     }
 
+    /// Keeps everything new from the node while another is to take its place, or no longer. Ends
+    /// by itself when another node becomes the primary. One node at a time.
+    #[must_use]
+    pub fn withhold(&mut self, id: NodeId, on: bool, cause: Cause) -> Vec<Event> {
+        let from = self.withheld == Some(id);
+        let Some(node) = self.nodes.get(id.index()).filter(|_| from != on) else {
+            return Vec::new();
+        };
+        let event = node.event(id, What::Withheld { from, to: on }, cause);
+        self.withheld = on.then_some(id);
+        let mut events = vec![event];
+        events.extend(self.settle(id, cause, None));
+        events
+    }
+
+    /// The last node that was trusted as the primary, and whether it is lost: down, and not taken
+    /// out by an operator.
+    #[must_use]
+    pub fn incumbent(&self) -> Option<(NodeId, bool)> {
+        let (id, _) = self.roles.incumbent()?;
+        let node = self.nodes.get(id.index())?;
+        let lost = self.primary.is_none() && node.health.health() == Health::Down;
+        Some((id, lost))
+    }
+
+    /// The node is an up-to-date member of this cluster that its settings allow to be a primary.
+    #[must_use]
+    pub fn may_be_promoted(&self, id: NodeId) -> bool {
+        self.nodes.get(id.index()).is_some_and(|node| {
+            node.role == Role::Replica
+                && node.health.health() == Health::Up
+                && node.comparable
+                && node.member.expected != Expected::Replica
+        })
+    }
+
+    /// What the last primary may have written at most by `moment`, to judge by its pace.
+    #[must_use]
+    pub fn written_by(&self, moment: Instant) -> Option<Lsn> {
+        self.primary_history.extrapolate(moment)
+    }
+
     /// How soon the node should be asked again.
     #[must_use]
     pub fn pace(&self, id: NodeId) -> Pace {
@@ -271,6 +317,7 @@ impl Cluster {
             primary: self.primary,
             epoch: self.roles.epoch(),
             epoch_start: self.epoch_start,
+            withheld: self.withheld,
         }
     }
 
@@ -336,7 +383,10 @@ impl Cluster {
                 events.push(node.event(id, What::Health { from, to }, cause));
             }
         }
-        let standings: Vec<Primacy> = self.nodes.iter().map(Node::primacy).collect();
+        let mut standings: Vec<Primacy> = self.nodes.iter().map(Node::primacy).collect();
+        if let Some(withheld) = self.withheld.and_then(|id| standings.get_mut(id.index())) {
+            withheld.usable = false;
+        }
         let verdict = self.roles.decide(&standings);
         if verdict.changed {
             self.begin_epoch(verdict.primary);
@@ -363,6 +413,14 @@ impl Cluster {
                 epoch: self.roles.epoch(),
             };
             events.push(node.event(subject, what, cause));
+        }
+        if let Some(id) = self.withheld.filter(|_| self.primary.is_some()) {
+            self.withheld = None;
+            let what = What::Withheld {
+                from: true,
+                to: false,
+            };
+            events.extend(self.nodes.get(id.index()).map(|n| n.event(id, what, cause)));
         }
         events
     }

@@ -157,6 +157,9 @@ pub struct View {
     /// The first insert LSN sampled in this epoch: who has reached it on this primary's timeline
     /// has whatever outlived the epochs before.
     pub epoch_start: Option<Lsn>,
+    /// New transactions are kept from this node while another takes its place: they are held,
+    /// whatever the settings say.
+    pub withheld: Option<NodeId>,
 }
 
 impl View {

@@ -271,6 +271,7 @@ mod tests {
             primary: Some(PRIMARY),
             epoch: 4,
             epoch_start: Some(Lsn(950)),
+            withheld: None,
         }
     }
 

@@ -96,13 +96,7 @@ impl<T: Options> Part<T> {
 }
 
 /// Options that DESIGN promises and this version doesn't have: refused by name.
-const LATER: [(&str, &str); 5] = [
-    ("failover", "sole_promoter"),
-    ("failover", "max_loss_bytes"),
-    ("failover", "confirm"),
-    ("failover", "command"),
-    ("user", "auth_query"),
-];
+const LATER: [(&str, &str); 1] = [("user", "auth_query")];
 
 /// The text, and how its values are read.
 pub(super) struct Document<'a> {

@@ -15,7 +15,8 @@ use super::{
     problem::Problems,
     schema::Overrides,
     settings::{
-        Database, Host, ListenTls, Node, NodeRole, NodeTls, Pool, Secret, Settings, SslMode, User,
+        Database, FailoverMode, Host, ListenTls, Node, NodeRole, NodeTls, Pool, Secret, Settings,
+        SslMode, User,
     },
 };
 use crate::protocol::scram::Verifier;
@@ -96,6 +97,7 @@ impl Work {
         self.listen(&settings, &draft.listen.given, &draft.admin.given);
         self.console_users(&mut settings, &draft.admin.given);
         self.monitor(&mut settings, &draft.monitor.given);
+        self.failover(&mut settings, &draft.failover.given);
         let zone = &settings.routing.zone;
         if !zone.is_empty() && settings.nodes.iter().all(|node| node.zone != *zone) {
             self.warnings.push(format!(
@@ -408,6 +410,40 @@ impl Work {
                     format!("console_users in [admin] names {name:?}, who is no [[user]]");
                 self.problem(given.at("console_users"), problem);
             }
+        }
+    }
+
+    /// After [`Self::monitor`], whose user is the default.
+    fn failover(&mut self, settings: &mut Settings, given: &Given) {
+        let Settings {
+            failover,
+            monitor,
+            users,
+            ..
+        } = settings;
+        if failover.mode == FailoverMode::Promote && !failover.sole_promoter {
+            self.problem(
+                given.at("mode"),
+                "mode = \"promote\" in [failover] needs sole_promoter = true: two that promote make two primaries, so that with several proxies it is Patroni's or the like's",
+            );
+        }
+        self.password(
+            &mut failover.password,
+            failover.password_file.as_ref(),
+            given,
+        );
+        if failover.user.is_empty() {
+            failover.user = monitor.user.clone();
+        }
+        if failover.password.is_none() {
+            let known = users
+                .iter()
+                .find(|user| user.server_user.as_ref().unwrap_or(&user.name) == &failover.user);
+            failover.password = if failover.user == monitor.user {
+                monitor.password.clone()
+            } else {
+                known.and_then(|user| user.server_password.clone().or(user.password.clone()))
+            };
         }
     }
 

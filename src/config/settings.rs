@@ -227,10 +227,11 @@ words! {
     pub enum FailoverMode {
         /// Someone else promotes; the new primary is found and used.
         Follow = "follow",
+        /// pgsplit promotes a replica in the place of a lost primary.
+        Promote = "promote",
         /// Requests aren't held while there is no primary.
         Off = "off",
     }
-    later "promote"
 }
 
 words! {
@@ -244,12 +245,29 @@ words! {
 options! {
     /// What happens while the primary is lost.
     pub struct Failover in "failover" {
-        /// "follow": someone else promotes, writes are held meanwhile; "off": they fail at once.
+        /// "follow": someone else promotes, writes are held meanwhile; "promote": pgsplit does; "off":
+        /// someone else, and writes fail at once.
         mode: FailoverMode = FailoverMode::Follow, any, Live;
         /// How long a write waits for a new primary.
         hold: Duration = secs(30), within(ms(0), HOUR), Live;
         /// Requests that may wait at a time.
         hold_max: usize = 1000, within(0, 1_000_000), Live;
+        /// Nothing else promotes: no other pgsplit, no Patroni. "promote" needs it.
+        sole_promoter: bool = false, any, Live;
+        /// "promote": how long the primary must be lost.
+        confirm: Duration = secs(1), within(ms(100), HOUR), Live;
+        /// "promote": nothing is promoted where more WAL than this could be lost.
+        max_loss_bytes: u64 = 16 << 20, any, Live;
+        /// A switchover that isn't ready to promote by then is undone.
+        switchover_timeout: Duration = secs(10), within(ms(100), HOUR), Live;
+        /// A program that promotes, and makes nodes follow, instead of SQL.
+        command: Option<PathBuf> = None, absolute, Live;
+        /// Who fences and promotes; by default [monitor]'s user.
+        user: String = String::new(), |user: &String| name(user), Live;
+        /// Text; by default that user's.
+        password: Option<Secret> = None, any, Live;
+        /// A file with the password in its first line.
+        password_file: Option<PathBuf> = None, any, Live;
         /// "static": the nodes are those of the configuration.
         discovery: Discovery = Discovery::Static, any, Restart;
     }

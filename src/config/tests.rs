@@ -264,15 +264,15 @@ fn each_mistake_is_named_with_its_place_and_key() {
         ),
         (
             "[failover]\nmode = \"promote\"",
-            r#"p.toml:2:8: mode in [failover] can't be "promote" yet: this version doesn't support it"#,
+            r#"p.toml:2:1: mode = "promote" in [failover] needs sole_promoter = true: two that promote make two primaries, so that with several proxies it is Patroni's or the like's"#,
         ),
         (
             "[failover]\ndiscovery = \"patroni\"",
             r#"p.toml:2:13: discovery in [failover] can't be "patroni" yet: this version doesn't support it"#,
         ),
         (
-            "[failover]\nsole_promoter = true",
-            "p.toml:2:1: sole_promoter in [failover] is not supported by this version yet",
+            "[failover]\nconfirm = \"10ms\"",
+            "p.toml:2:11: confirm in [failover] must be between \"100ms\" and \"1h\", not \"10ms\"",
         ),
         (
             "[monitor]\npassword = \"${NOT_SET}\"",

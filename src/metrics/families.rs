@@ -15,7 +15,7 @@ use prometheus::{
 
 use super::{
     cells::{BOUNDS, Distribution, Histogram},
-    inspect::{NodeRow, PoolRow, role_name},
+    inspect::{EventCounts, NodeRow, PoolRow, role_name},
     labels::{LoginResult, REASONS, RetryReason},
     worker::{NODES, WorkerMetrics},
 };
@@ -39,6 +39,7 @@ pub struct Metrics {
 pub struct Scrape {
     pub nodes: Vec<NodeRow>,
     pub pools: Vec<PoolRow>,
+    pub events: EventCounts,
     /// `None`: not shown.
     pub class_cache: Option<CacheStats>,
     /// `None` where the system doesn't tell.
@@ -122,6 +123,7 @@ impl Metrics {
         let mut families = self.client_families();
         families.extend(self.request_families(&scrape.nodes));
         families.extend(self.node_families(scrape));
+        families.extend(event_families(&scrape.events));
         families.push(gauge(
             "pgsplit_build_info",
             "Always 1; the label tells which pgsplit this is.",
@@ -410,6 +412,27 @@ fn sends_reads_to_primary(reason: Reason) -> bool {
         Reason::Statement(why) => super::counts_as_read(Access::Primary(why)),
         _ => true,
     }
+}
+
+fn event_families(events: &EventCounts) -> [MetricFamily; 2] {
+    let by = |key, counts: &[(&str, u64)]| {
+        let samples = counts.iter();
+        samples
+            .map(|(name, count)| sample(&[(key, name)], as_f64(*count)))
+            .collect()
+    };
+    [
+        counter(
+            "pgsplit_events_total",
+            "What SHOW EVENTS shows, by kind.",
+            by("kind", &events.by_kind),
+        ),
+        counter(
+            "pgsplit_failover_refusals_total",
+            "Failovers that were asked for or due and not begun, by reason.",
+            by("reason", &events.refusals),
+        ),
+    ]
 }
 
 fn cache_families(cache: &CacheStats) -> Vec<MetricFamily> {

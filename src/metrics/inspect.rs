@@ -14,7 +14,7 @@ use std::{
 
 use super::worker::DatabaseTotals;
 use crate::{
-    cluster::{self, Health, Lsn, NodeId, NodeView, Role},
+    cluster::{self, Health, Lsn, NodeId, NodeView, Role, What},
     config::{
         self,
         settings::{self, PoolMode},
@@ -48,6 +48,10 @@ pub trait Inspect: Send + Sync {
     fn config(&self) -> Vec<config::Row>;
     /// Recent events, oldest first. The console adds what operators did there.
     fn events(&self) -> Vec<EventRow>;
+    /// Events since the start, by kind, and failovers that were refused, by reason.
+    fn event_counts(&self) -> EventCounts {
+        EventCounts::default()
+    }
     /// Statements about which something isn't known, so that they go to the primary.
     fn queries(&self) -> Vec<StatementCount>;
     /// What the class caches have done, summed; `None` leaves it out.
@@ -83,6 +87,14 @@ pub enum Action {
     SetNode {
         name: String,
         enabled: bool,
+    },
+    /// Make this replica the primary, without an error to anybody.
+    Switchover(String),
+    /// Promote a replica in the place of a lost primary: this one, or else the most advanced.
+    /// `forced`: whatever is lost.
+    Failover {
+        to: Option<String>,
+        forced: bool,
     },
     /// Drop a database's clients and server connections at once.
     KillDatabase(String),
@@ -273,7 +285,21 @@ pub struct EventRow {
     pub kind: &'static str,
     /// The node that it is about.
     pub node: Option<String>,
+    /// What was before, and is since.
+    pub from: Option<String>,
+    pub to: Option<String>,
+    pub cause: String,
+    /// The node's newest position and timeline when it happened.
+    pub lsn: Option<Lsn>,
+    pub timeline: Option<u32>,
     pub message: String,
+}
+
+/// How many events there were.
+#[derive(Clone, Debug, Default)]
+pub struct EventCounts {
+    pub by_kind: Vec<(&'static str, u64)>,
+    pub refusals: Vec<(&'static str, u64)>,
 }
 
 /// A statement that keeps going to the primary because something about it isn't known.
@@ -387,6 +413,14 @@ impl fmt::Display for Action {
                 name,
                 enabled: false,
             } => write!(f, "DISABLE NODE {name}"),
+            Self::Switchover(name) => write!(f, "SWITCHOVER TO {name}"),
+            Self::Failover { to, forced } => {
+                f.write_str("FAILOVER")?;
+                if let Some(name) = to {
+                    write!(f, " TO {name}")?;
+                }
+                f.write_str(if *forced { " FORCE" } else { "" })
+            }
             Self::KillDatabase(name) => write!(f, "KILL {name}"),
             Self::KillClient(id) => write!(f, "KILL {id}"),
             Self::Shutdown(how) => f.write_str(match how {
@@ -435,24 +469,55 @@ impl EventRow {
     ) -> Self {
         let node = name(event.node);
         let of_primary = |id: Option<NodeId>| id.map_or("none", &name);
-        let what = match event.what {
-            cluster::What::Health { from, to } => {
-                format!("{node}: {} -> {}", health_name(from), health_name(to))
+        let arrow = |from: &str, to: &str| format!("{node}: {from} -> {to}");
+        let held = |on| if on { "held" } else { "sent" };
+        let (from, to, what) = match event.what {
+            What::Health { from, to } => {
+                let (from, to) = (health_name(from), health_name(to));
+                (from, to, arrow(from, to))
             }
-            cluster::What::Role { from, to } => {
-                format!("{node}: {} -> {}", role_name(from), role_name(to))
+            What::Role { from, to } => {
+                let (from, to) = (role_name(from), role_name(to));
+                (from, to, arrow(from, to))
             }
-            cluster::What::Primary { from, to, epoch } => {
+            What::Primary { from, to, epoch } => {
                 let (from, to) = (of_primary(from), of_primary(to));
-                format!("primary: {from} -> {to}, epoch {epoch}")
+                (from, to, format!("primary: {from} -> {to}, epoch {epoch}"))
             }
-            cluster::What::Alert(alert) => format!("{node}: {alert}"),
-            cluster::What::AlertOver(alert) => format!("{node}: no longer: {alert}"),
+            What::Withheld { from, to } => {
+                let (from, to) = (held(from), held(to));
+                (from, to, format!("{node}: new transactions are {to}"))
+            }
+            What::Fence { from, to } => {
+                let (from, to) = (from.name(), to.name());
+                (from, to, format!("{node}: fence {from} -> {to}"))
+            }
+            What::Switchover { from, to } => {
+                let (from, to) = (from.name(), to.name());
+                (from, to, format!("switchover to {node}: {from} -> {to}"))
+            }
+            What::Failover { from, to } => {
+                let (from, to) = (from.name(), to.name());
+                (from, to, format!("failover, {node}: {from} -> {to}"))
+            }
+            What::Follow { primary, done } => {
+                let to = name(primary);
+                let verb = if done { "follows" } else { "doesn't follow" };
+                ("", to, format!("{node} {verb} {to}"))
+            }
+            What::Alert(alert) => ("", alert.name(), format!("{node}: {alert}")),
+            What::AlertOver(alert) => (alert.name(), "", format!("{node}: no longer: {alert}")),
         };
+        let state = |text: &str| (!text.is_empty()).then(|| text.to_owned());
         Self {
             at,
             kind: event.what.name(),
             node: Some(node.to_owned()),
+            from: state(from),
+            to: state(to),
+            cause: event.cause.to_string(),
+            lsn: event.lsn,
+            timeline: event.timeline,
             message: format!("{what} ({})", event.cause),
         }
     }

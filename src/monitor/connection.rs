@@ -86,6 +86,38 @@ impl Target {
         if let Some(database) = database {
             login.dbname(database);
         }
+        self.connect(&login, deadline).await
+    }
+
+    /// Logs in as somebody else, to the monitor's own database, with these startup options. Cancel
+    /// safe.
+    pub(super) async fn login_as(
+        &self,
+        user: &str,
+        password: Option<&str>,
+        options: &str,
+        deadline: Instant,
+    ) -> Result<(Client, AbortOnDropHandle<()>), Problem> {
+        let mut login = tokio_postgres::Config::new();
+        login
+            .user(user)
+            .application_name("pgsplit failover")
+            .options(options)
+            .ssl_mode(tokio_postgres::config::SslMode::Disable);
+        if let Some(database) = self.login.get_dbname() {
+            login.dbname(database);
+        }
+        if let Some(password) = password {
+            login.password(password);
+        }
+        self.connect(&login, deadline).await
+    }
+
+    async fn connect(
+        &self,
+        login: &tokio_postgres::Config,
+        deadline: Instant,
+    ) -> Result<(Client, AbortOnDropHandle<()>), Problem> {
         let work = async {
             let stream = match &self.dialer {
                 Ok(dialer) => dialer.dial(deadline).await?,

@@ -1,12 +1,12 @@
 //! Events as an operator meets them: one log line each, and the last ones kept to be shown.
 
 use std::{
-    collections::VecDeque,
+    collections::{BTreeMap, VecDeque},
     sync::{Mutex, PoisonError},
     time::SystemTime,
 };
 
-use crate::cluster::{Alert, Event, NodeId, What};
+use crate::cluster::{Alert, Cause, Event, NodeId, Phase, Refusal, What};
 
 /// Events kept.
 const KEPT: usize = 1000;
@@ -20,16 +20,27 @@ pub struct Recorded {
     pub event: Event,
 }
 
-/// The last [`KEPT`] events.
+/// The last [`KEPT`] events, and how many there were.
 #[derive(Debug, Default)]
 pub(super) struct Ring {
     last: Mutex<VecDeque<Recorded>>,
+    /// By kind, and by the reason of a refused failover.
+    counts: Mutex<(Counts, Counts)>,
 }
+
+type Counts = BTreeMap<&'static str, u64>;
 
 impl Ring {
     /// Logs the event and keeps it.
     pub(super) fn record<'a>(&self, event: Event, name: &dyn Fn(NodeId) -> &'a str) {
         log(event, name);
+        {
+            let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+            *counts.0.entry(event.what.name()).or_default() += 1;
+            if let Cause::Refused(why) = event.cause {
+                *counts.1.entry(why.name()).or_default() += 1;
+            }
+        }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
         let number = last.back().map_or(0, |r| r.number) + 1;
         if last.len() == KEPT {
@@ -40,6 +51,16 @@ impl Ring {
             at: wall_clock(),
             event,
         });
+    }
+
+    /// How many there were of each kind, and of each reason to refuse a failover.
+    pub(super) fn counts(&self) -> [Vec<(&'static str, u64)>; 2] {
+        let counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
+        let of = |names: &[&'static str], counts: &Counts| {
+            let count = |name| counts.get(name).copied().unwrap_or(0);
+            names.iter().map(|name| (*name, count(name))).collect()
+        };
+        [of(&What::NAMES, &counts.0), of(&Refusal::NAMES, &counts.1)]
     }
 
     pub(super) fn all(&self) -> Vec<Recorded> {
@@ -71,6 +92,47 @@ fn log<'a>(event: Event, name: &dyn Fn(NodeId) -> &'a str) {
         What::Primary { from, to, epoch } => {
             let (from, to) = (from.map_or("none", name), to.map_or("none", name));
             tracing::info!(node, from, to, epoch, %cause, lsn, timeline, "primary changed");
+        }
+        What::Withheld { from: _, to } => {
+            let done = if to {
+                "new transactions are held"
+            } else {
+                "they are sent again"
+            };
+            tracing::info!(node, held = to, %cause, lsn, timeline, "{done}");
+        }
+        What::Fence { from, to } => {
+            let (from, to) = (from.name(), to.name());
+            tracing::info!(node, from, to, %cause, lsn, timeline, "fence changed");
+        }
+        What::Switchover { from, to } => {
+            let (old, new) = (from.name(), to.name());
+            match to {
+                Phase::Unresolved | Phase::Stuck(_) => {
+                    tracing::error!(node, old, new, %cause, lsn, timeline, "switchover");
+                }
+                Phase::Lifting(_) | Phase::Undone(_) => {
+                    tracing::warn!(node, old, new, %cause, lsn, timeline, "switchover");
+                }
+                _ => tracing::info!(node, old, new, %cause, lsn, timeline, "switchover"),
+            }
+        }
+        What::Failover { from, to } => {
+            let (from, to) = (from.name(), to.name());
+            match cause {
+                Cause::Refused(_) => {
+                    tracing::warn!(node, from, to, %cause, lsn, timeline, "failover refused");
+                }
+                _ => tracing::info!(node, from, to, %cause, lsn, timeline, "failover"),
+            }
+        }
+        What::Follow { primary, done } => {
+            let primary = name(primary);
+            if done {
+                tracing::info!(node, primary, %cause, lsn, timeline, "follows the new primary");
+            } else {
+                tracing::warn!(node, primary, %cause, lsn, timeline, "doesn't follow the new primary");
+            }
         }
         What::Alert(alert @ (Alert::Contested { .. } | Alert::ForeignSystem { .. })) => {
             tracing::error!(node, alert = alert.name(), %cause, lsn, timeline, "{alert}");

@@ -12,6 +12,7 @@
 mod catalogue;
 mod connection;
 mod events;
+mod failover;
 mod node;
 mod queries;
 #[cfg(test)]
@@ -36,9 +37,12 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use catalogue::CatalogueSlot;
 pub use events::Recorded;
+pub use failover::Traffic;
 
 use crate::{
-    cluster::{Alert, Cluster, Event, Expected, Failure, HealthRules, Member, NodeId, Pace, View},
+    cluster::{
+        Alert, Cause, Cluster, Event, Expected, Failure, HealthRules, Member, NodeId, Pace, View,
+    },
     config::settings,
     protocol::SqlState,
 };
@@ -61,6 +65,10 @@ pub struct Monitor {
     targets: Box<[connection::Target]>,
     catalogues: catalogue::Catalogues,
     interval: Duration,
+    /// Held by whoever makes another node the primary.
+    operation: tokio::sync::Mutex<()>,
+    /// When the primary was lost, if there is none.
+    lost_at: Mutex<Option<Instant>>,
     /// Where tasks that are begun later run.
     runtime: Handle,
     tracker: TaskTracker,
@@ -78,6 +86,8 @@ pub struct CurrentPrimary {
 struct NodeHandle {
     name: Arc<str>,
     address: String,
+    /// Host (or socket directory) and port.
+    place: (String, u16),
     sample_wanted: AtomicBool,
     /// The first failure that queries saw since the task last looked, packed; zero: none.
     failure: AtomicU64,
@@ -130,6 +140,8 @@ impl Monitor {
             targets: targets.collect(),
             catalogues: catalogue::Catalogues::default(),
             interval: settings.interval,
+            operation: tokio::sync::Mutex::default(),
+            lost_at: Mutex::default(),
             runtime: Handle::current(),
             tracker: tracker.clone(),
             stop: stop.clone(),
@@ -192,6 +204,10 @@ impl Monitor {
             return false;
         }
         self.apply(|cluster, _| cluster.set_maintenance(node, on));
+        // An operation that was given up may have left the node withheld.
+        if !on && self.operation.try_lock().is_ok() {
+            self.apply(|cluster, _| cluster.withhold(node, false, Cause::Operator));
+        }
         true
     }
 
@@ -214,6 +230,12 @@ impl Monitor {
     #[must_use]
     pub fn address(&self, node: NodeId) -> &str {
         self.nodes.get(node.index()).map_or("", |n| &n.address)
+    }
+
+    /// How many events there were, by kind, and refused failovers, by reason.
+    #[must_use]
+    pub fn event_counts(&self) -> [Vec<(&'static str, u64)>; 2] {
+        self.events.counts()
     }
 
     /// The last events, oldest first.
@@ -245,6 +267,9 @@ impl Monitor {
         self.version.send_modify(|version| *version += 1);
         let changed = self.primary.send_if_modified(|last| {
             let changed = *last != primary;
+            if last.node.is_some() != primary.node.is_some() {
+                *self.lost() = primary.node.is_none().then(Instant::now);
+            }
             *last = primary;
             changed
         });
@@ -255,6 +280,15 @@ impl Monitor {
                 handle.wake.notify_one();
             }
         }
+    }
+
+    fn lost(&self) -> MutexGuard<'_, Option<Instant>> {
+        self.lost_at.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// When the primary was lost, if there was one and is none.
+    fn lost_at(&self) -> Option<std::time::Instant> {
+        self.lost().map(Instant::into_std)
     }
 
     fn cluster(&self) -> MutexGuard<'_, Cluster> {
@@ -283,6 +317,7 @@ impl NodeHandle {
         Self {
             name: node.name.clone(),
             address,
+            place: (node.host.to_string(), node.port),
             sample_wanted: AtomicBool::new(false),
             failure: AtomicU64::new(0),
             wake: Notify::new(),

@@ -156,6 +156,13 @@ fn idle(task: &mut Task, request: &Request, scratch: &mut Scratch) {
 /// The server connection of the open transaction is gone: as in any failed transaction, only its
 /// end is carried out.
 fn in_lost_transaction(task: &mut Task, request: &Request, scratch: &mut Scratch) -> bool {
+    let untold = matches!(task.session.transaction, Transaction::Lost { told: false });
+    if untold && request.class.kind == Kind::Commit {
+        // Many drivers take any answer to COMMIT that is no error for a success.
+        task.session.transaction = Transaction::Idle;
+        task.answer_error(request, &lost(), scratch);
+        return true;
+    }
     let ends = matches!(request.class.kind, Kind::Commit | Kind::Rollback);
     if ends && request.query.is_some() {
         task.session.transaction = Transaction::Idle;
@@ -179,19 +186,24 @@ fn in_lost_transaction(task: &mut Task, request: &Request, scratch: &mut Scratch
         idle(task, request, scratch);
         return true;
     }
-    let error = if matches!(task.session.transaction, Transaction::Lost { told: false }) {
+    let error = if untold {
         task.session.transaction = Transaction::Lost { told: true };
-        Visible::error(
-            Fault::Node,
-            SqlState::SERIALIZATION_FAILURE,
-            "the transaction was rolled back: its server connection was lost",
-        )
-        .hint("run the transaction again")
+        lost()
     } else {
         aborted()
     };
     task.answer_error(request, &error, scratch);
     true
+}
+
+/// What the first request hears after its transaction's server connection was lost at rest.
+fn lost() -> Visible {
+    Visible::error(
+        Fault::Node,
+        SqlState::SERIALIZATION_FAILURE,
+        "the transaction was rolled back: its server connection was lost",
+    )
+    .hint("run the transaction again")
 }
 
 /// What PostgreSQL says to anything but the end of a failed transaction.

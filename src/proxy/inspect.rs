@@ -1,6 +1,6 @@
 //! What operators see of a proxy, and what they can make it do.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc};
 
 use super::{
     Proxy,
@@ -8,16 +8,18 @@ use super::{
     tenant::Tenant,
 };
 use crate::{
-    cluster::{Health, Role},
+    cluster::{Health, NodeId, Role},
     config,
     error::{Fault, Visible},
     metrics::{
         Inspect, StatementCount,
         inspect::{
-            Action, BoxFuture, ClientRow, ClientState, DatabaseRow, EventRow, Explanation, NodeRow,
-            Phase, PoolRow, Readiness, ServerRow, ServerState, Shutdown, StatsRow, UserRow,
+            Action, BoxFuture, ClientRow, ClientState, DatabaseRow, EventCounts, EventRow,
+            Explanation, NodeRow, Phase, PoolRow, Readiness, ServerRow, ServerState, Shutdown,
+            StatsRow, UserRow,
         },
     },
+    monitor::Traffic,
     net::Peer,
     pool::Link,
     protocol::SqlState,
@@ -268,9 +270,58 @@ impl Inspect for Proxy {
         })
     }
 
-    fn act(&self, action: Action) -> BoxFuture<'_, Result<Option<String>, Visible>> {
-        Box::pin(async move { self.carry_out(action) })
+    fn event_counts(&self) -> EventCounts {
+        let [by_kind, refusals] = self.monitor.event_counts();
+        EventCounts { by_kind, refusals }
     }
+
+    fn act(&self, action: Action) -> BoxFuture<'_, Result<Option<String>, Visible>> {
+        Box::pin(async move {
+            let traffic = self.this.upgrade();
+            let traffic = traffic.ok_or_else(|| refused("the proxy is being stopped"))?;
+            match action {
+                Action::Switchover(name) => {
+                    let to = self.node_named(&name)?;
+                    let done = self.monitor.switchover(to, traffic).await;
+                    done.map(Some).map_err(refused)
+                }
+                Action::Failover { to, forced } => {
+                    let wanted = to.map(|name| self.node_named(&name)).transpose()?;
+                    let done = self.monitor.fail_over(wanted, forced, traffic).await;
+                    done.map(Some).map_err(refused)
+                }
+                action => self.carry_out(action),
+            }
+        })
+    }
+}
+
+impl Traffic for Proxy {
+    fn busy(&self, node: NodeId) -> usize {
+        let busy = |client: &Client| match client.activity() {
+            // About to be lent a connection, maybe of this node.
+            Activity::Waiting => true,
+            // Between two statements of a transaction it runs nothing, but isn't done.
+            Activity::Active | Activity::InTransaction => {
+                client.link().is_some_and(|link| link.node == node)
+            }
+            Activity::Idle | Activity::Held | Activity::Pinned => false,
+        };
+        self.clients.all().iter().filter(|c| busy(c)).count()
+    }
+
+    fn failover(&self) -> config::Failover {
+        self.settings().failover.clone()
+    }
+}
+
+/// An operation that can't be carried out now.
+fn refused(why: impl Into<Cow<'static, str>>) -> Visible {
+    Visible::error(
+        Fault::Client,
+        SqlState::OBJECT_NOT_IN_PREREQUISITE_STATE,
+        why,
+    )
 }
 
 impl Proxy {
@@ -286,6 +337,8 @@ impl Proxy {
                 .collect()
         };
         match action {
+            // They take their time, and are carried out by `act`.
+            Action::Switchover(_) | Action::Failover { .. } => Ok(None),
             Action::Pause(_) | Action::Resume(_) => Err(Visible::error(
                 Fault::Client,
                 SqlState::FEATURE_NOT_SUPPORTED,
@@ -303,13 +356,7 @@ impl Proxy {
                 Visible::error(Fault::Client, SqlState::CONFIG_FILE_ERROR, problems)
             }),
             Action::SetNode { name, enabled } => {
-                let node = self.monitor.node_named(&name).ok_or_else(|| {
-                    Visible::error(
-                        Fault::Client,
-                        SqlState::UNDEFINED_OBJECT,
-                        format!("there is no node \"{name}\""),
-                    )
-                })?;
+                let node = self.node_named(&name)?;
                 self.monitor.set_maintenance(node, !enabled);
                 Ok(None)
             }
@@ -347,6 +394,16 @@ impl Proxy {
                 Ok(None)
             }
         }
+    }
+
+    fn node_named(&self, name: &str) -> Result<NodeId, Visible> {
+        self.monitor.node_named(name).ok_or_else(|| {
+            Visible::error(
+                Fault::Client,
+                SqlState::UNDEFINED_OBJECT,
+                format!("there is no node \"{name}\""),
+            )
+        })
     }
 
     fn client_row(&self, client: &Client) -> ClientRow {

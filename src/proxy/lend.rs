@@ -12,8 +12,12 @@ use super::{
 };
 use crate::{
     cluster::{Failure, NodeId},
+    config::FailoverMode,
     error::{Fault, Visible},
-    metrics::HeldGuard,
+    metrics::{
+        HeldGuard,
+        inspect::{health_name, role_name},
+    },
     pool::{
         AcquireError, Lease,
         connect::{Cause, ConnectError},
@@ -127,6 +131,15 @@ impl Proxy {
     /// A place among the held requests.
     fn hold(&self, lend: &Lend<'_>) -> Result<Hold<'_>, Visible> {
         let limits = self.settings().failover.clone();
+        // A planned change is waited for in any case: it lasts for a moment.
+        if limits.mode == FailoverMode::Off && self.monitor.view().withheld.is_none() {
+            return Err(Visible::error(
+                Fault::Node,
+                SqlState::CANNOT_CONNECT_NOW,
+                format!("no primary can be reached: {}", self.nodes_now()),
+            )
+            .hint("with failover.mode = \"off\" requests don't wait for one"));
+        }
         let place = Hold {
             proxy: self,
             _counted: self.metrics(lend.worker).held(),
@@ -146,24 +159,40 @@ impl Proxy {
     }
 
     fn no_primary(&self, hold: &Hold<'_>) -> Visible {
-        let view = self.monitor.view();
-        let nodes: Vec<String> = view
-            .nodes
-            .iter()
-            .map(|node| {
-                format!("{} is {:?}/{:?}", node.name, node.role, node.health).to_lowercase()
-            })
-            .collect();
         Visible::error(
             Fault::Node,
             SqlState::CANNOT_CONNECT_NOW,
             format!(
                 "no primary could be reached for {} ms: {}",
                 hold.since.elapsed().as_millis(),
-                nodes.join(", ")
+                self.nodes_now()
             ),
         )
         .hint("failover.hold limits how long a request waits for a primary")
+    }
+
+    /// All nodes with role and health, for people.
+    fn nodes_now(&self) -> String {
+        let view = self.monitor.view();
+        let nodes = view.nodes.iter().map(|node| {
+            let (role, health) = (role_name(node.role), health_name(node.health));
+            format!("{} is {role}/{health}", node.name)
+        });
+        nodes.collect::<Vec<_>>().join(", ")
+    }
+
+    /// Waits as a held request while new transactions are kept from a node on which the session
+    /// has a connection of its own. Cancel safe.
+    pub(super) async fn wait_out(&self, lend: &Lend<'_>, node: NodeId) -> Result<(), Visible> {
+        let hold = self.hold(lend)?;
+        lend.entry.set_activity(Activity::Held);
+        let mut ticks = self.monitor.subscribe();
+        while self.monitor.view().withheld == Some(node) {
+            if timeout_at(hold.until, ticks.changed()).await.is_err() {
+                return Err(self.no_primary(&hold));
+            }
+        }
+        Ok(())
     }
 
     fn connect_failed(&self, node: NodeId, error: &ConnectError) {

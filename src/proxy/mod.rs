@@ -62,6 +62,8 @@ use tenant::{Database, Tenant};
 
 /// What all clients of one proxy share.
 pub struct Proxy {
+    /// For what goes on when whoever asked for it has left.
+    this: Weak<Self>,
     config: ArcSwap<Config>,
     authenticator: ArcSwap<Authenticator>,
     pub(crate) monitor: Arc<Monitor>,

@@ -4,7 +4,7 @@ use std::{
     fmt, io,
     net::SocketAddr,
     sync::{
-        Arc,
+        Arc, Weak,
         atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering},
     },
     time::Duration,
@@ -27,7 +27,7 @@ use crate::{
     cluster::{Health, NodeId},
     config::Settings as Config,
     metrics::Metrics,
-    monitor::Monitor,
+    monitor::{Monitor, Traffic},
     net::{
         Dialer, Stream, listen_tcp, listen_unix,
         tls::{ServerTls, TlsError},
@@ -190,6 +190,8 @@ impl Running {
         // Only the workers' copies are left, which they close when new clients are no longer taken.
         drop((self.tcp, self.unix));
         self.proxy.tasks.spawn(fence(Arc::clone(&self.proxy)));
+        let traffic: Weak<dyn Traffic> = self.proxy.this.clone();
+        self.proxy.monitor.watch_over(traffic);
         self.proxy.stop.cancelled().await;
         self.proxy.drained().await;
         end.cancel();
@@ -215,7 +217,8 @@ impl Proxy {
     ) -> Result<Arc<Self>, NoRandomness> {
         let authenticator = Authenticator::new(&config.users, config.listen.trust, None)?;
         let metrics = Arc::new(Metrics::new(workers));
-        Ok(Arc::new(Self {
+        Ok(Arc::new_cyclic(|this| Self {
+            this: this.clone(),
             authenticator: ArcSwap::from_pointee(authenticator),
             monitor,
             worker_metrics: (0..workers).map(|worker| metrics.worker(worker)).collect(),
@@ -388,6 +391,7 @@ async fn could_not_accept(error: &io::Error) {
 pub(super) async fn fence(proxy: Arc<Proxy>) {
     let mut ticks = proxy.monitor.subscribe();
     let mut before = proxy.monitor.view_full();
+    let mut last = before.primary;
     loop {
         tokio::select! {
             () = proxy.stop.cancelled() => return,
@@ -407,14 +411,12 @@ pub(super) async fn fence(proxy: Arc<Proxy>) {
                 tenant.forget_welcomes();
             }
             // The new primary's connections were made while it was a replica: what they know of
-            // its state still holds. Those to any former primary don't.
-            for node in &now.nodes {
-                if Some(node.id) != now.primary && before.primary.or(Some(node.id)) == Some(node.id)
-                {
-                    doom(&proxy, node.id);
-                }
+            // its state still holds. Those to the former primary don't.
+            if let Some(former) = last.filter(|former| Some(*former) != now.primary) {
+                doom(&proxy, former);
             }
         }
+        last = now.primary.or(last);
         before = now;
     }
 }

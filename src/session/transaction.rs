@@ -7,7 +7,7 @@
 //! | `Deferred` | any other statement | `Open`, once the server says so |
 //! | any | ReadyForQuery | what it says |
 //! | `Open` | the server connection is lost | `Lost`: every statement fails until the client ends it |
-//! | `Lost` | COMMIT or ROLLBACK | `Idle`, answered ROLLBACK |
+//! | `Lost` | COMMIT or ROLLBACK | `Idle`, answered ROLLBACK; COMMIT with an error, if that is the first that the client hears of it |
 //!
 //! Whether a transaction is open is never guessed from a text: only ReadyForQuery says so, and a
 //! BEGIN that pgsplit has answered itself.

@@ -33,7 +33,9 @@ mod vanish;
 
 mod bulk;
 mod failover;
+mod promote;
 mod replicas;
+mod switchover;
 
 mod commands;
 mod drivers;

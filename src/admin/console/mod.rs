@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     error::Visible,
-    metrics::{Inspect, Metrics},
+    metrics::{Inspect, Metrics, inspect::Action},
 };
 
 /// Answers console commands for one proxy.
@@ -120,9 +120,20 @@ impl Console {
                     let message = format!("{user}: {action} failed: {error}");
                     self.lookout.operators.push(time::wall(), message);
                 }
+                let outcome = done?;
+                // Whoever asked for these waits for what there is to tell.
+                if let (Some(columns), Some(told)) = (columns_of(command), &outcome) {
+                    return Ok(Reply::Rows {
+                        table: Table {
+                            columns,
+                            rows: vec![vec![Some(told.clone())]],
+                        },
+                        tag: (*tag).to_owned(),
+                    });
+                }
                 Ok(Reply::Done {
                     tag,
-                    notice: done?,
+                    notice: outcome,
                     block: Block::Keep,
                 })
             }
@@ -145,6 +156,7 @@ fn columns_of(command: &Command) -> Option<Cow<'static, [Column]>> {
         Column("tables", Type::Text),
         Column("functions", Type::Text),
     ];
+    const OUTCOME: [Column; 1] = [Column("outcome", Type::Text)];
     match command {
         Command::Show(show) => Some(Cow::Borrowed(tables::columns(*show))),
         Command::Value(value) => {
@@ -158,6 +170,10 @@ fn columns_of(command: &Command) -> Option<Cow<'static, [Column]>> {
             Some(Cow::Owned(vec![column]))
         }
         Command::ExplainRoute { .. } => Some(Cow::Borrowed(&EXPLAIN)),
+        Command::Act {
+            action: Action::Switchover(_) | Action::Failover { .. },
+            ..
+        } => Some(Cow::Borrowed(&OUTCOME)),
         Command::Act { .. } | Command::Ignored { .. } => None,
     }
 }

@@ -337,6 +337,29 @@ fn command(tokens: &[Token], shown: &str) -> Result<Command, Visible> {
                 _ => Err(invalid()),
             }
         }
+        "SWITCHOVER" => match rest {
+            [to, name] if to.is("TO") => {
+                let name = name.name().ok_or_else(invalid)?.to_owned();
+                act(Action::Switchover(name), "SWITCHOVER")
+            }
+            _ => Err(syntax("SWITCHOVER needs TO and the name of a node")),
+        },
+        "FAILOVER" => {
+            let (rest, forced) = match rest {
+                [rest @ .., last] if last.is("FORCE") => (rest, true),
+                rest => (rest, false),
+            };
+            let to = match rest {
+                [] => None,
+                [to, name] if to.is("TO") => Some(name.name().ok_or_else(invalid)?.to_owned()),
+                _ => {
+                    return Err(syntax(
+                        "FAILOVER takes TO and the name of a node, and FORCE",
+                    ));
+                }
+            };
+            act(Action::Failover { to, forced }, "FAILOVER")
+        }
         "KILL" | "KILL_CLIENT" => match rest {
             [target] => {
                 let name = target.name().ok_or_else(invalid)?;
@@ -505,6 +528,10 @@ mod tests {
             name: name.to_owned(),
             enabled,
         };
+        let failover = |to: Option<&str>, forced| Action::Failover {
+            to: to.map(str::to_owned),
+            forced,
+        };
         let cases = [
             ("SHOW POOLS", Command::Show(Show::Pools)),
             ("  show pools ; ", Command::Show(Show::Pools)),
@@ -525,6 +552,15 @@ mod tests {
             ("RELOAD;", act(Action::Reload, "RELOAD")),
             ("DISABLE NODE pg2", act(node("pg2", false), "DISABLE")),
             ("enable node \"PG 2\"", act(node("PG 2", true), "ENABLE")),
+            (
+                "switchover to pg2;",
+                act(Action::Switchover("pg2".into()), "SWITCHOVER"),
+            ),
+            ("FAILOVER", act(failover(None, false), "FAILOVER")),
+            (
+                "failover to \"PG 2\" force",
+                act(failover(Some("PG 2"), true), "FAILOVER"),
+            ),
             ("KILL app", act(Action::KillDatabase("app".into()), "KILL")),
             ("KILL 12", act(Action::KillClient(12), "KILL")),
             (
@@ -612,6 +648,12 @@ mod tests {
             "KILL",
             "DISABLE app",
             "DISABLE NODE",
+            "SWITCHOVER",
+            "SWITCHOVER pg2",
+            "SWITCHOVER TO 'pg2'",
+            "FAILOVER pg2",
+            "FAILOVER TO",
+            "FAILOVER TO pg2 NOW",
             "EXPLAIN SELECT 1",
             "EXPLAIN ROUTE",
             "EXPLAIN ROUTE FOR app",

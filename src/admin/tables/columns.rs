@@ -38,7 +38,17 @@ pub(super) const USERS: [Column; 4] = [
     int4("current_connections"),
     int4("current_client_connections"),
 ];
-pub(super) const EVENTS: [Column; 4] = [text("time"), text("kind"), text("node"), text("message")];
+pub(super) const EVENTS: [Column; 9] = [
+    text("time"),
+    text("kind"),
+    text("node"),
+    text("message"),
+    text("old"),
+    text("new"),
+    text("cause"),
+    text("lsn"),
+    int4("timeline"),
+];
 /// Of all reads of a reason, `query` is NULL.
 pub(super) const QUERIES: [Column; 3] = [text("reason"), int8("count"), text("query")];
 pub(super) const TOTALS: [Column; 2] = [text("name"), numeric("value")];

@@ -313,6 +313,11 @@ impl Cluster {
         Ok(())
     }
 
+    /// Notes that somebody else has made this node the primary.
+    pub fn was_promoted(&self, node: usize) {
+        self.primary.store(node, Ordering::Relaxed);
+    }
+
     /// Lets a running replica stream from the present primary.
     pub fn follow(&self, node: usize) -> Result<(), Failure> {
         let conninfo = self.conninfo(node)?;
@@ -632,6 +637,7 @@ const WAIT_GONE: &str = "for pid; do \
 const HBA: &str = "\
 local all all trust
 local replication all trust
+host replication replicator 127.0.0.1/32 trust
 host all trusted 127.0.0.1/32 trust
 host all md5user 127.0.0.1/32 md5
 host all textuser 127.0.0.1/32 password

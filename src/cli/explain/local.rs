@@ -63,6 +63,7 @@ pub(super) async fn explain(
         primary: primary.map(|(n, ..)| id(*n)),
         epoch: 0,
         epoch_start: None,
+        withheld: None,
     };
     let by = format!(
         "the catalogue of {name}, as no running proxy was asked: replicas that answer count as caught up"
@@ -185,6 +186,7 @@ mod tests {
             primary: Some(NodeId(0)),
             epoch: 0,
             epoch_start: None,
+            withheld: None,
         };
         let told = decide("delete from t", &catalogue, &Policy::default(), &view);
         assert_eq!(

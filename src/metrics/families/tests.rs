@@ -81,6 +81,10 @@ fn scrape() -> Scrape {
             node("pg3", Role::Unknown, Health::Down),
         ],
         pools: Vec::new(),
+        events: EventCounts {
+            by_kind: vec![("health", 3)],
+            refusals: vec![("loss", 1)],
+        },
         class_cache: Some(CacheStats {
             skeleton_hits: 5,
             misses: 2,

@@ -7,6 +7,7 @@ use tokio::time::Instant;
 use super::{
     super::{
         answer,
+        clients::Activity,
         lend::{Lend, Refused},
         observe,
         scratch::Scratch,
@@ -93,7 +94,14 @@ impl Task {
         match route.target {
             Target::Primary => {
                 if let Some(lease) = self.held.take() {
-                    return Ok(Some((lease, route)));
+                    match self.keeps(lease).await {
+                        Ok(Some(lease)) => return Ok(Some((lease, route))),
+                        Ok(None) => {}
+                        Err(error) => {
+                            self.fail(request, &error, scratch).await?;
+                            return Ok(None);
+                        }
+                    }
                 }
             }
             Target::Replica(node) => {
@@ -146,6 +154,35 @@ impl Task {
             Err(Refused::Told(error)) => {
                 self.fail(request, &error, scratch).await?;
                 Ok(None)
+            }
+        }
+    }
+
+    /// The connection to the primary that the session has, unless new transactions are kept from
+    /// that node: then one without state goes, and what is pinned waits for how that ends.
+    async fn keeps(&mut self, lease: Lease) -> Result<Option<Lease>, Visible> {
+        let node = lease.node();
+        // Said before looking: whoever withholds the node looks at clients afterwards.
+        self.entry.set_activity(Activity::Waiting);
+        if self.proxy.monitor.view().withheld != Some(node) {
+            return Ok(Some(lease));
+        }
+        if self.session.pins.is_empty() {
+            drop(lease);
+            return Ok(None);
+        }
+        let lend = Lend {
+            tenant: &self.tenant,
+            worker: self.worker,
+            entry: &self.entry,
+            target: Target::Primary,
+        };
+        let waited = self.proxy.wait_out(&lend, node).await;
+        match waited {
+            Ok(()) => Ok(Some(lease)),
+            Err(error) => {
+                self.held = Some(lease);
+                Err(error)
             }
         }
     }

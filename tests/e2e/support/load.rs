@@ -1,4 +1,4 @@
-//! Readers that check every answer, while a test does something to the cluster.
+//! Clients that check every answer, while a test does something to the cluster.
 
 use std::{
     sync::{
@@ -136,4 +136,155 @@ async fn read(shared: Arc<Shared>, config: tokio_postgres::Config, sql: String) 
         shared.reads.fetch_add(1, Ordering::Relaxed);
         tokio::task::yield_now().await;
     }
+}
+
+/// Clients that write and read what they wrote without a pause, on threads of their own: by turns a
+/// statement by itself and one in a transaction.
+#[derive(Debug)]
+pub(crate) struct WriteLoad {
+    shared: Arc<Shared>,
+    /// What was acknowledged: client and number.
+    acknowledged: Arc<Mutex<Vec<(i32, i32)>>>,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl WriteLoad {
+    /// Makes the table `written`.
+    pub(crate) async fn prepare(client: &tokio_postgres::Client) {
+        client
+            .batch_execute("create table written (client int, n int)")
+            .await
+            .unwrap();
+    }
+
+    /// Starts so many clients. Errors with the SQLSTATEs of `borne` count as no failure; what gave
+    /// them is not done again.
+    pub(crate) fn start(proxy: &Proxy, clients: i32, borne: &'static [&'static str]) -> Self {
+        let shared = Arc::new(Shared::default());
+        let acknowledged = Arc::<Mutex<Vec<(i32, i32)>>>::default();
+        let threads = (0..2)
+            .map(|thread| {
+                let (shared, config) = (Arc::clone(&shared), proxy.config("app", "app"));
+                let acknowledged = Arc::clone(&acknowledged);
+                std::thread::spawn(move || {
+                    tokio::runtime::Builder::new_current_thread()
+                        .enable_all()
+                        .build()
+                        .unwrap()
+                        .block_on(async {
+                            let of_thread = (0..clients).filter(|client| client % 2 == thread);
+                            let client = |client| {
+                                let (shared, config) = (Arc::clone(&shared), config.clone());
+                                let acknowledged = Arc::clone(&acknowledged);
+                                async move {
+                                    let failed =
+                                        write(&shared, config, client, &acknowledged, borne);
+                                    if let Err(what) = failed.await {
+                                        shared.failures.lock().unwrap().push(what);
+                                    }
+                                }
+                            };
+                            let clients: JoinSet<()> = of_thread.map(client).collect();
+                            clients.join_all().await;
+                        });
+                })
+            })
+            .collect();
+        Self {
+            shared,
+            acknowledged,
+            threads,
+        }
+    }
+
+    /// Waits until `count` more writes have been acknowledged.
+    pub(crate) async fn progress(&self, count: u64) {
+        let goal = self.shared.reads.load(Ordering::Relaxed) + count;
+        eventually("the writers go on", || async {
+            self.shared.reads.load(Ordering::Relaxed) >= goal
+                || !self.shared.failures.lock().unwrap().is_empty()
+        })
+        .await;
+    }
+
+    /// Ends the load and fails unless all went well; what was acknowledged, and how long the slowest
+    /// took.
+    pub(crate) fn finish(mut self) -> (Vec<(i32, i32)>, Duration) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+        for thread in self.threads.drain(..) {
+            thread.join().unwrap();
+        }
+        let failures = self.shared.failures.lock().unwrap();
+        assert!(
+            failures.is_empty(),
+            "{} failed writers, the first: {}",
+            failures.len(),
+            failures[0]
+        );
+        let acknowledged = std::mem::take(&mut *self.acknowledged.lock().unwrap());
+        let slowest = Duration::from_micros(self.shared.slowest_us.load(Ordering::Relaxed));
+        (acknowledged, slowest)
+    }
+}
+
+impl Drop for WriteLoad {
+    fn drop(&mut self) {
+        self.shared.stop.store(true, Ordering::Relaxed);
+    }
+}
+
+async fn write(
+    shared: &Shared,
+    config: tokio_postgres::Config,
+    client: i32,
+    acknowledged: &Mutex<Vec<(i32, i32)>>,
+    borne: &[&str],
+) -> Result<(), String> {
+    let failed = |error: tokio_postgres::Error| format!("client {client}: {error:?}");
+    let (mut session, connection) = config
+        .connect(tokio_postgres::NoTls)
+        .await
+        .map_err(failed)?;
+    tokio::spawn(connection);
+    let mut n = 0;
+    while !shared.stop.load(Ordering::Relaxed) {
+        n += 1;
+        let began = tokio::time::Instant::now();
+        let limit = Duration::from_secs(40);
+        let insert = "insert into written values ($1, $2)";
+        let written = tokio::time::timeout(limit, async {
+            if n % 2 == 0 {
+                session.execute(insert, &[&client, &n]).await.map(drop)
+            } else {
+                let transaction = session.transaction().await?;
+                transaction.execute(insert, &[&client, &n]).await?;
+                transaction.commit().await
+            }
+        });
+        match written.await {
+            Ok(Ok(())) => {
+                acknowledged.lock().unwrap().push((client, n));
+            }
+            Ok(Err(error)) => {
+                let state = error.code().map_or("", |code| code.code());
+                if !borne.contains(&state) {
+                    return Err(failed(error));
+                }
+                continue;
+            }
+            Err(_) => return Err(format!("client {client}: no answer within {limit:?}")),
+        }
+        let sql = "select coalesce(max(n), 0) from written where client = $1";
+        let row = session.query_one(sql, &[&client]).await.map_err(failed)?;
+        let seen: i32 = row.get(0);
+        // A node that dies may take with it what was acknowledged and not replicated yet.
+        if seen < n && borne.is_empty() {
+            return Err(format!("client {client} sees {seen} after {n}"));
+        }
+        let took = u64::try_from(began.elapsed().as_micros()).unwrap();
+        shared.slowest_us.fetch_max(took, Ordering::Relaxed);
+        shared.reads.fetch_add(1, Ordering::Relaxed);
+        tokio::task::yield_now().await;
+    }
+    Ok(())
 }

@@ -8,7 +8,7 @@ mod shared;
 
 use std::{future::Future, time::Duration};
 
-pub(crate) use load::ReadLoad;
+pub(crate) use load::{ReadLoad, WriteLoad};
 pub(crate) use pgsplit::cli::demo::{
     cluster::{Cluster, Options, Stop},
     free_port,

@@ -1,0 +1,258 @@
+//! A planned change of primary, under load, and one that can't be carried out.
+
+use std::{collections::HashSet, process::Output, time::Duration};
+
+use crate::support::{
+    Cluster, Proxy, Stop, WriteLoad, eventually, own_cluster, pgsplit, run, sqlstate,
+};
+
+/// Who may fence and promote.
+const ADMIN: &str = "[monitor]\nuser = \"postgres\"\npassword = \"postgres\"\n[failover]\nuser = \"postgres\"\npassword = \"postgres\"\n";
+
+/// As the README says it.
+const KEEPER: &str = "create role keeper login password 'keeper';
+    grant alter system on parameter default_transaction_read_only, primary_conninfo to keeper;
+    grant execute on function pg_reload_conf(), pg_promote(boolean, integer) to keeper;
+    grant pg_signal_backend, pg_monitor to keeper;";
+
+async fn command(proxy: &Proxy, arguments: &[&str]) -> Output {
+    let mut command = pgsplit();
+    command
+        .args(arguments)
+        .arg("--config")
+        .arg(proxy.dir.path().join("pgsplit.toml"));
+    tokio::task::spawn_blocking(move || command.output().unwrap())
+        .await
+        .unwrap()
+}
+
+async fn switchover(proxy: &Proxy, to: &str) -> Result<String, String> {
+    let output = command(proxy, &["switchover", "--to", to]).await;
+    let (stdout, stderr) = (
+        String::from_utf8_lossy(&output.stdout).into_owned(),
+        String::from_utf8_lossy(&output.stderr).into_owned(),
+    );
+    match output.status.code() {
+        Some(0) => Ok(stdout),
+        Some(1) => Err(stderr),
+        other => panic!("{other:?}: {stdout}{stderr}"),
+    }
+}
+
+/// Every acknowledged write is on the node, and each once.
+fn all_there(cluster: &Cluster, node: usize, acknowledged: &[(i32, i32)]) {
+    let rows = cluster.psql(node, "select client, n from written").unwrap();
+    let rows: Vec<&str> = rows.lines().collect();
+    let there: HashSet<&str> = rows.iter().copied().collect();
+    assert_eq!(rows.len(), there.len(), "some were written twice");
+    for (client, n) in acknowledged {
+        assert!(
+            there.contains(&*format!("{client}|{n}")),
+            "{client}, {n} is lost"
+        );
+    }
+}
+
+#[test]
+fn a_switchover_under_load_costs_no_error_and_no_write() {
+    run(async {
+        let cluster = own_cluster(2);
+        let proxy = Proxy::start(&cluster, ADMIN).await;
+        let client = proxy.connect("app", "app").await;
+        WriteLoad::prepare(&client).await;
+        proxy.wait_for_table(&cluster, "written").await;
+        let load = WriteLoad::start(&proxy, 32, &[]);
+        load.progress(500).await;
+        let told = switchover(&proxy, "pg2").await.unwrap();
+        cluster.was_promoted(1);
+        println!("{told}");
+        assert!(
+            told.starts_with("pg2 is the primary instead of pg1, from "),
+            "{told}"
+        );
+        assert!(told.contains("; pg3 follows"), "{told}");
+        load.progress(500).await;
+        // And back, to the other one.
+        let told = switchover(&proxy, "pg3").await.unwrap();
+        cluster.was_promoted(2);
+        println!("{told}");
+        load.progress(500).await;
+        let (acknowledged, slowest) = load.finish();
+        println!(
+            "{} writes, the slowest took {slowest:?}",
+            acknowledged.len()
+        );
+        all_there(&cluster, 2, &acknowledged);
+        assert!(slowest < Duration::from_secs(5), "{slowest:?}");
+        // Whoever goes to an old primary directly is told so.
+        let error = cluster
+            .psql(0, "insert into written values (0, 0)")
+            .unwrap_err();
+        assert!(error.to_string().contains("read-only"), "{error}");
+        let events = proxy.get("/api/v1/events").unwrap();
+        for found in [
+            "\"switchover\"",
+            "\"fence\"",
+            "\"hold\"",
+            "\"follow\"",
+            "\"switched\"",
+        ] {
+            assert!(events.contains(found), "no {found} in {events}");
+        }
+        assert!(proxy.metric("pgsplit_events_total", &["kind=\"switchover\""]) >= 10.0);
+    });
+}
+
+#[test]
+fn a_switchover_that_cannot_be_is_undone_and_nobody_notices() {
+    run(async {
+        let cluster = own_cluster(1);
+        // Somebody who may do just this.
+        cluster.psql(0, KEEPER).unwrap();
+        cluster.wait_for_replay(1).unwrap();
+        let settings = "[failover]\nuser = \"keeper\"\npassword = \"keeper\"\nswitchover_timeout = \"1500ms\"\n";
+        let proxy = Proxy::start(&cluster, settings).await;
+        let mut client = proxy.connect("app", "app").await;
+        WriteLoad::prepare(&client).await;
+        proxy.wait_for_table(&cluster, "written").await;
+
+        for (to, why) in [
+            ("pg1", "is the primary already"),
+            ("pg9", "there is no node"),
+        ] {
+            let told = switchover(&proxy, to).await.unwrap_err();
+            assert!(told.contains(why), "{told}");
+        }
+
+        let load = WriteLoad::start(&proxy, 4, &[]);
+        // A transaction of our own goes on for too long.
+        let transaction = client.transaction().await.unwrap();
+        transaction
+            .execute("insert into written values (-1, 1)", &[])
+            .await
+            .unwrap();
+        let told = switchover(&proxy, "pg2").await.unwrap_err();
+        assert!(
+            told.contains("undone") && told.contains("transactions"),
+            "{told}"
+        );
+        transaction.commit().await.unwrap();
+        load.progress(20).await;
+
+        // Somebody else's does.
+        let config = format!(
+            "host=127.0.0.1 port={} user=app password=app dbname=app",
+            cluster.nodes()[0].port
+        );
+        let config: tokio_postgres::Config = config.parse().unwrap();
+        let (foreign, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        tokio::spawn(connection);
+        foreign
+            .batch_execute("begin; insert into written values (-1, 2)")
+            .await
+            .unwrap();
+        let told = switchover(&proxy, "pg2").await.unwrap_err();
+        assert!(
+            told.contains("undone") && told.contains("kept from"),
+            "{told}"
+        );
+        foreign.batch_execute("commit").await.unwrap();
+        foreign
+            .batch_execute("insert into written values (-1, 3)")
+            .await
+            .unwrap();
+        load.progress(20).await;
+
+        // The replica doesn't catch up.
+        cluster.delay_replay(1, Duration::from_secs(60)).unwrap();
+        load.progress(20).await;
+        let told = switchover(&proxy, "pg2").await.unwrap_err();
+        assert!(
+            told.contains("undone") && told.contains("catch up"),
+            "{told}"
+        );
+        load.progress(20).await;
+        cluster.set(1, "recovery_min_apply_delay", "0").unwrap();
+        let (mut acknowledged, slowest) = load.finish();
+        assert!(slowest < Duration::from_secs(10), "{slowest:?}");
+        acknowledged.extend([(-1, 1), (-1, 2), (-1, 3)]);
+        all_there(&cluster, 0, &acknowledged);
+        assert_eq!(
+            cluster
+                .psql(0, "show default_transaction_read_only")
+                .unwrap(),
+            "off"
+        );
+        cluster.wait_for_replay(1).unwrap();
+        // Nothing stands in the way of the next.
+        switchover(&proxy, "pg2").await.unwrap();
+        cluster.was_promoted(1);
+        client
+            .batch_execute("insert into written values (-1, 4)")
+            .await
+            .unwrap();
+        acknowledged.push((-1, 4));
+        all_there(&cluster, 1, &acknowledged);
+    });
+}
+
+#[test]
+fn a_primary_that_cannot_be_fenced_is_not_switched_from() {
+    run(async {
+        let cluster = own_cluster(1);
+        let proxy = Proxy::start(&cluster, "").await;
+        let client = proxy.connect("app", "app").await;
+        let told = switchover(&proxy, "pg2").await.unwrap_err();
+        assert!(told.contains("may not fence it"), "{told}");
+        // Nothing was begun.
+        assert_eq!(
+            proxy.metric("pgsplit_events_total", &["kind=\"hold\""]),
+            0.0
+        );
+        client
+            .batch_execute("create table t (a int)")
+            .await
+            .unwrap();
+
+        // It falls silent in the middle: neither is it fenced, nor can that be undone before it
+        // speaks again. Nothing is written meanwhile.
+        let cluster = own_cluster(1);
+        let settings = format!("{ADMIN}hold = \"2s\"\n");
+        let proxy = Proxy::start(&cluster, &settings).await;
+        let mut client = proxy.connect("app", "app").await;
+        client
+            .batch_execute("create table t (a int)")
+            .await
+            .unwrap();
+        let transaction = client.transaction().await.unwrap();
+        transaction
+            .execute("insert into t values (1)", &[])
+            .await
+            .unwrap();
+        let switching = async {
+            let told = switchover(&proxy, "pg2").await.unwrap_err();
+            assert!(told.contains("pg1"), "{told}");
+        };
+        let hanging = async {
+            eventually("new transactions are held", async || {
+                proxy.metric("pgsplit_events_total", &["kind=\"hold\""]) >= 1.0
+            })
+            .await;
+            cluster.stop(0, Stop::Kill).unwrap();
+            let error = transaction.commit().await.unwrap_err();
+            assert!(
+                ["40001", "08007"].contains(&&*sqlstate(&error)),
+                "{error:?}"
+            );
+        };
+        tokio::join!(switching, hanging);
+        cluster.start_node(0).unwrap();
+        eventually("the primary takes writes again", async || {
+            client
+                .batch_execute("insert into t values (2)")
+                .await
+                .is_ok()
+        })
+        .await;
+    });
+}
