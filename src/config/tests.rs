@@ -73,6 +73,8 @@ fn the_reference_says_the_defaults() {
     expected.monitor.user = "app".into();
     expected.monitor.password = Some(Secret("app".into()));
     expected.monitor.database = "app".into();
+    expected.failover.user = "app".into();
+    expected.failover.password = Some(Secret("app".into()));
     assert_eq!(reference, expected);
     // So does everything that the reference gives explicitly, when it is left out.
     let (head, lists) = REFERENCE.split_at(REFERENCE.find("[[node]]\nname").unwrap());
@@ -698,6 +700,7 @@ fn a_reload_says_what_changes_now_and_what_after_a_restart() {
         shown(&changes.live),
         [
             "pool.max_size: 10 -> 11",
+            "failover.password: \"(set)\" -> \"(set)\"",
             "database.app.pool.min_idle: 0 -> 1",
             "database.b: not given -> given",
             "user.app.password: \"(set)\" -> \"(set)\"",

@@ -15,6 +15,8 @@ pub(super) fn pointed_to(conninfo: &str, host: &str, port: u16) -> Option<String
         }
         let (value, behind) = value(behind.trim_start())?;
         if !matches!(key, "host" | "hostaddr" | "port" | "target_session_attrs") {
+            // An empty one would take what is written behind it for itself.
+            let value = if value.is_empty() { "''" } else { value };
             pairs.push(format!("{key}={value}"));
         }
         rest = behind.trim_start();
