@@ -5,9 +5,14 @@
 //! the runtime that made it and waking another thread costs more than a query. A worker that has
 //! none idle, while the limit is used up by connections idle elsewhere, takes one of those.
 //!
+//! A connection that comes back while nobody waits stays *warm*: beside its deadpool, with its place
+//! under the limit, so that the next request of its worker takes it without a detour. Whoever finds
+//! the limit used up cools all warm connections first, and none is warmed while somebody waits.
+//!
 //! **Invariant**: a connection is lent to one session at a time, and comes back only by
 //! [`Lease::give_back`]; a lease that is dropped in any other way closes its connection.
 
+mod alarm;
 pub mod connect;
 mod server;
 
@@ -16,18 +21,21 @@ use std::{
     future::Future,
     pin::Pin,
     sync::{
-        Arc, Mutex, PoisonError, Weak,
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
         atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
 
-use deadpool::managed::{self, Metrics, Object, PoolConfig, PoolError, QueueMode, RecycleError};
+use deadpool::managed::{
+    self, Metrics, Object, PoolConfig, PoolError, QueueMode, RecycleError, WeakPool,
+};
 use tokio::{
     sync::{OwnedSemaphorePermit, Semaphore},
     time::{Instant, timeout_at},
 };
 
+pub use alarm::Alarm;
 pub use server::{Link, Server};
 
 use crate::{
@@ -72,7 +80,15 @@ struct Shared {
     waiting: AtomicUsize,
     links: Mutex<Vec<Weak<Link>>>,
     /// For taking connections that are idle at another worker.
-    siblings: Mutex<Vec<managed::Pool<Manager>>>,
+    siblings: OnceLock<Box<[WeakPool<Manager>]>>,
+    /// By worker: connections that came back last, the last one on top.
+    warm: Box<[Mutex<Vec<Warm>>]>,
+}
+
+/// A connection that nobody has, and its place under the limit.
+struct Warm {
+    object: Object<Manager>,
+    permit: OwnedSemaphorePermit,
 }
 
 struct Manager {
@@ -98,7 +114,9 @@ pub struct Lease {
     /// `None` only while it is being given back.
     object: Option<Object<Manager>>,
     shared: Arc<Shared>,
-    _permit: OwnedSemaphorePermit,
+    /// `None` only while it is being given back.
+    permit: Option<OwnedSemaphorePermit>,
+    worker: usize,
 }
 
 /// How many connections a pool has.
@@ -142,7 +160,7 @@ impl managed::Manager for Manager {
         server: &mut Box<Server>,
         _metrics: &Metrics,
     ) -> Result<(), RecycleError<ConnectError>> {
-        if server.is_quiet(self.shared.limits.max_lifetime) {
+        if server.is_quiet(self.shared.limits.max_lifetime, Instant::now()) {
             Ok(())
         } else {
             Err(RecycleError::message("no longer usable"))
@@ -182,18 +200,13 @@ impl Manager {
         if self.shared.open.load(Ordering::Relaxed) < self.shared.limits.max_size {
             return None;
         }
-        let siblings = self
-            .shared
-            .siblings
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
+        let siblings = self.shared.siblings.get()?;
         let others = siblings
             .iter()
             .enumerate()
             .filter(|(worker, _)| *worker != self.worker);
         for (_, other) in others {
-            if let Some(object) = idle(other) {
+            if let Some(object) = other.upgrade().as_ref().and_then(idle) {
                 let server = Object::take(object);
                 // Leaving the other shard counted it out.
                 self.shared.open.fetch_add(1, Ordering::Relaxed);
@@ -223,6 +236,20 @@ fn idle(shard: &managed::Pool<Manager>) -> Option<Object<Manager>> {
 }
 
 impl Shared {
+    /// This worker's warm connections.
+    fn warm(&self, worker: usize) -> Option<MutexGuard<'_, Vec<Warm>>> {
+        let warm = self.warm.get(worker)?;
+        Some(warm.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Puts all warm connections back into their deadpools, where everybody finds them.
+    fn cool(&self) {
+        for worker in 0..self.warm.len() {
+            let cooled = self.warm(worker).map(|mut warm| std::mem::take(&mut *warm));
+            drop(cooled);
+        }
+    }
+
     fn register(&self, link: &Arc<Link>) {
         let mut links = self.links.lock().unwrap_or_else(PoisonError::into_inner);
         links.retain(|link| link.strong_count() > 0);
@@ -250,7 +277,8 @@ impl Pool {
             open: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             links: Mutex::default(),
-            siblings: Mutex::default(),
+            siblings: OnceLock::new(),
+            warm: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
         });
         let shards: Box<[_]> = (0..workers.max(1))
             .filter_map(|worker| {
@@ -268,10 +296,8 @@ impl Pool {
             })
             .collect();
         if shards.len() > 1 {
-            *shared
-                .siblings
-                .lock()
-                .unwrap_or_else(PoisonError::into_inner) = shards.to_vec();
+            let weak = shards.iter().map(managed::Pool::weak).collect();
+            let _first = shared.siblings.set(weak);
         }
         Self {
             node,
@@ -286,6 +312,24 @@ impl Pool {
     #[must_use]
     pub fn node(&self) -> NodeId {
         self.node
+    }
+
+    /// Lends the connection that came back to this worker last, if it is warm still.
+    #[must_use]
+    pub fn warm(&self, worker: usize, now: Instant) -> Option<Lease> {
+        loop {
+            let Warm { mut object, permit } = self.shared.warm(worker)?.pop()?;
+            let quiet = object.is_quiet(self.limits.max_lifetime, now);
+            let lease = Lease {
+                object: Some(object),
+                shared: Arc::clone(&self.shared),
+                permit: Some(permit),
+                worker,
+            };
+            if quiet {
+                return Some(lease);
+            }
+        }
     }
 
     /// Lends a connection: an idle one, the one used last first, or a new one while there are fewer
@@ -307,14 +351,17 @@ impl Pool {
         Ok(Lease {
             object: Some(object),
             shared: Arc::clone(&self.shared),
-            _permit: permit,
+            permit: Some(permit),
+            worker,
         })
     }
 
     async fn wait(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
         let limit = self.limits.max_size;
         let waited = self.limits.acquire_timeout;
+        // From here on nothing is warmed: what comes back meanwhile is seen by one of the two.
         let _waiting = Waiting::new(&self.shared.waiting);
+        self.shared.cool();
         match timeout_at(
             Instant::now() + waited,
             Arc::clone(&self.permits).acquire_owned(),
@@ -330,8 +377,12 @@ impl Pool {
     /// How many connections there are.
     #[must_use]
     pub fn status(&self) -> Status {
-        let lent =
-            self.limits.max_size - self.permits.available_permits().min(self.limits.max_size);
+        let warm: usize = (0..self.shared.warm.len())
+            .filter_map(|worker| self.shared.warm(worker))
+            .map(|warm| warm.len())
+            .sum();
+        let free = self.permits.available_permits() + warm;
+        let lent = self.limits.max_size - free.min(self.limits.max_size);
         let open = self.shared.open.load(Ordering::Relaxed);
         Status {
             open,
@@ -353,6 +404,7 @@ impl Pool {
         for link in links.iter().filter_map(Weak::upgrade) {
             link.doom();
         }
+        self.shared.cool();
         for shard in &self.shards {
             let _closed = shard.retain(|_, _| false);
         }
@@ -363,6 +415,7 @@ impl Pool {
         for link in self.links() {
             link.retire();
         }
+        self.shared.cool();
         for shard in &self.shards {
             let _closed = shard.retain(|_, _| false);
         }
@@ -374,6 +427,7 @@ impl Pool {
         let Some(shard) = self.shards.get(worker) else {
             return;
         };
+        self.shared.cool();
         let limit = self.limits.idle_timeout;
         let mut keep = self.limits.min_idle;
         let _closed = shard.retain(|server, _| {
@@ -393,7 +447,8 @@ impl Pool {
                     Err(_) => break,
                 }
             }
-            leases.into_iter().for_each(Lease::give_back);
+            let now = Instant::now();
+            leases.into_iter().for_each(|lease| lease.give_back(now));
         }
     }
 
@@ -425,20 +480,29 @@ impl Drop for Waiting<'_> {
 
 impl Lease {
     /// The connection is clean (nothing owed, no transaction): the next session may have it.
-    pub fn give_back(mut self) {
-        if let Some(mut object) = self.object.take() {
-            if object.link.is_doomed() || object.link.is_retired() || object.backend.spoiled {
-                self.discard(object);
-            } else {
-                // A clock's reading in whole ticks would do; this one costs no system call.
-                if std::mem::take(&mut object.backend.tainted) {
-                    // Reset before it serves anyone: nothing of this session may be seen by the next.
-                    object.backend.settings = None;
-                }
-                object.idle_since = Instant::now();
-                drop(object);
+    pub fn give_back(mut self, now: Instant) {
+        let (Some(mut object), Some(permit)) = (self.object.take(), self.permit.take()) else {
+            return;
+        };
+        if object.link.is_doomed() || object.link.is_retired() || object.backend.spoiled {
+            self.discard(object);
+            return;
+        }
+        if std::mem::take(&mut object.backend.tainted) {
+            // Reset before it serves anyone: nothing of this session may be seen by the next.
+            object.backend.settings = None;
+        }
+        object.idle_since = now;
+        if let Some(mut warm) = self.shared.warm(self.worker) {
+            // Under the lock, see `Pool::wait`.
+            if self.shared.waiting.load(Ordering::Relaxed) == 0 {
+                warm.push(Warm { object, permit });
+                return;
             }
         }
+        // In this order: who gets the place finds the connection.
+        drop(object);
+        drop(permit);
     }
 
     fn discard(&self, object: Object<Manager>) {

@@ -3,7 +3,7 @@
 use std::{
     fmt,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     task::{Context, Poll, Waker},
@@ -12,7 +12,7 @@ use std::{
 
 use tokio::time::Instant;
 
-use super::connect::Connected;
+use super::{alarm::Alarm, connect::Connected};
 use crate::{
     cluster::NodeId, net::Stream, protocol::startup::CancelKey, session::backend::Backend,
 };
@@ -38,24 +38,15 @@ pub struct Link {
     pub since: Instant,
     /// Tells it from all others of the process.
     number: u64,
-    doomed: AtomicBool,
+    doomed: Alarm,
     retired: AtomicBool,
-    waker: Mutex<Option<Waker>>,
 }
 
 impl Link {
     /// The connection must not be used any more: its node is down, or an operator says so. Wakes
     /// the task that waits on it.
     pub fn doom(&self) {
-        self.doomed.store(true, Ordering::Release);
-        let waker = self
-            .waker
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
-        if let Some(waker) = waker {
-            waker.wake();
-        }
+        self.doomed.ring();
     }
 
     /// The connection isn't to be lent again.
@@ -78,18 +69,12 @@ impl Link {
     /// [`Self::doom`] was called.
     #[must_use]
     pub fn is_doomed(&self) -> bool {
-        self.doomed.load(Ordering::Acquire)
+        self.doomed.is_rung()
     }
 
     /// [`Self::doom`] will wake this task.
     pub fn watch(&self, cx: &Context<'_>) {
-        let mut waker = self.waker.lock().unwrap_or_else(PoisonError::into_inner);
-        if !waker
-            .as_ref()
-            .is_some_and(|known| known.will_wake(cx.waker()))
-        {
-            *waker = Some(cx.waker().clone());
-        }
+        self.doomed.watch(cx);
     }
 }
 
@@ -111,9 +96,8 @@ impl Server {
                 cancel: connected.cancel,
                 since: now,
                 number,
-                doomed: AtomicBool::new(false),
+                doomed: Alarm::default(),
                 retired: AtomicBool::new(false),
-                waker: Mutex::new(None),
             }),
             parameters: connected.parameters.into(),
             user: Arc::clone(user),
@@ -124,13 +108,13 @@ impl Server {
 
     /// Nothing has come since its last answer, and nothing speaks against using it. A server that
     /// ends a connection says so first: bytes at rest mean that it is gone or about to be.
-    pub(super) fn is_quiet(&mut self, max_lifetime: Duration) -> bool {
+    pub(super) fn is_quiet(&mut self, max_lifetime: Duration, now: Instant) -> bool {
         if self.link.is_doomed() || self.link.is_retired() || self.backend.spoiled {
             return false;
         }
         let mut cx = Context::from_waker(Waker::noop());
         matches!(self.stream.poll_readable(&mut cx), Poll::Pending)
-            && (max_lifetime.is_zero() || self.born.elapsed() < max_lifetime)
+            && (max_lifetime.is_zero() || now - self.born < max_lifetime)
     }
 }
 

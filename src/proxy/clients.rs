@@ -16,7 +16,11 @@ use tokio::{
 };
 
 use super::tenant::Tenant;
-use crate::{net::Peer, pool::Link, protocol::startup::CancelKey};
+use crate::{
+    net::Peer,
+    pool::{Alarm, Link},
+    protocol::startup::CancelKey,
+};
 
 /// What others may know of and do to a client while its task serves it.
 pub(super) struct Client {
@@ -39,7 +43,8 @@ pub(super) struct Client {
     activity: AtomicU8,
     /// An operator has ended it.
     killed: AtomicBool,
-    pub(super) wake: Notify,
+    /// Rung when the task has to look up: it is killed, or the proxy stops.
+    pub(super) wake: Alarm,
 }
 
 /// What a client is doing.
@@ -79,7 +84,7 @@ impl Client {
             cancelled_waiting: Notify::new(),
             activity: AtomicU8::new(0),
             killed: AtomicBool::new(false),
-            wake: Notify::new(),
+            wake: Alarm::default(),
         }
     }
 
@@ -158,7 +163,7 @@ impl Client {
     /// Ends the client: at once when it is idle, else with its server connection.
     pub(super) fn kill(&self) {
         self.killed.store(true, Ordering::Release);
-        self.wake.notify_one();
+        self.wake.ring();
         if let Some(link) = self.link() {
             link.doom();
         }

@@ -210,11 +210,11 @@ impl Exchange {
         scratch: &mut Scratch,
     ) -> Poll<Outcome> {
         loop {
+            // Whether another round may get further: whatever blocks has to have been polled last.
             let mut moved = false;
-            match self.poll_to_server(cx, server, scratch) {
-                Ok(progress) => moved |= progress,
-                // What the server said before it closed is still to be read.
-                Err(_broken) => scratch.to_server.clear(),
+            // What the server said before it closed is still to be read.
+            if self.poll_to_server(cx, server, scratch).is_err() {
+                scratch.to_server.clear();
             }
             match self.poll_from_server(cx, server, session, scratch) {
                 Ok(progress) => moved |= progress,
@@ -357,7 +357,7 @@ impl Exchange {
         cx: &mut Context<'_>,
         server: &mut Server,
         scratch: &mut Scratch,
-    ) -> io::Result<bool> {
+    ) -> io::Result<()> {
         let mut moved = write_out(cx, &mut server.stream, &mut scratch.to_server)?;
         while scratch.to_server.is_empty() && self.passing_on > 0 && !scratch.client_in.is_empty() {
             let bytes = scratch.client_in.filled();
@@ -374,8 +374,7 @@ impl Exchange {
                 Poll::Pending => break,
             }
         }
-        flush(cx, &mut server.stream, moved, &mut self.unflushed.server)?;
-        Ok(moved)
+        flush(cx, &mut server.stream, moved, &mut self.unflushed.server)
     }
 
     // From the server.

@@ -27,7 +27,7 @@ use crate::{
 };
 
 /// What is asked for.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Lend<'a> {
     pub(super) tenant: &'a Tenant,
     pub(super) worker: usize,
@@ -48,7 +48,20 @@ pub(super) enum Refused {
 const AGAIN: Duration = Duration::from_millis(50);
 
 impl Proxy {
-    /// Lends a connection. Cancel safe.
+    /// Lends a connection that is at hand, if one is.
+    pub(super) fn at_hand(&self, lend: &Lend<'_>, now: Instant) -> Option<Lease> {
+        let node = match lend.target {
+            Target::Replica(node) => node,
+            Target::Primary => {
+                // Said before looking: whoever withholds the node looks at clients afterwards.
+                lend.entry.set_activity(Activity::Waiting);
+                self.monitor.view().primary?
+            }
+        };
+        lend.tenant.pool(node)?.warm(lend.worker, now)
+    }
+
+    /// Lends a connection, one way or another. Cancel safe.
     pub(super) async fn lend(&self, lend: Lend<'_>) -> Result<Lease, Refused> {
         match lend.target {
             Target::Replica(node) => self.lend_replica(&lend, node).await,
@@ -92,7 +105,7 @@ impl Proxy {
                         if self.monitor.view().primary == Some(node) {
                             return Ok(lease);
                         }
-                        lease.give_back();
+                        lease.give_back(Instant::now());
                         continue;
                     }
                     Err(error @ AcquireError::Full { .. }) => {

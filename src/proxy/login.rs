@@ -314,7 +314,7 @@ impl Door {
             }
             lease.backend.settings = Some(Arc::clone(&settings));
         }
-        lease.give_back();
+        lease.give_back(Instant::now());
         if let Some((_, standby)) = welcome
             .iter_mut()
             .find(|(name, _)| &**name == "in_hot_standby")

@@ -3,6 +3,7 @@
 
 use std::cell::RefCell;
 
+use super::exchange::Exchange;
 use crate::{
     net::Buffer,
     session::{effects::Expected, replies::Replies, request::Resolved},
@@ -29,6 +30,8 @@ pub(super) struct Scratch {
     pub(super) replies: Replies,
     pub(super) expected: Expected,
     pub(super) resolved: Resolved,
+    /// Of a request that has ended, for the next one.
+    pub(super) exchange: Option<Box<Exchange>>,
 }
 
 /// Bytes on their way out: those before `at` are written.
@@ -78,6 +81,7 @@ impl Scratch {
                     replies: Replies::default(),
                     expected: Expected::default(),
                     resolved: Resolved::default(),
+                    exchange: None,
                 })
             })
     }

@@ -248,7 +248,7 @@ impl Proxy {
         self.stopping.store(true, Ordering::Release);
         self.stop.cancel();
         for client in self.clients.all() {
-            client.wake.notify_one();
+            client.wake.ring();
         }
     }
 

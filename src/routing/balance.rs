@@ -1,5 +1,7 @@
 //! The choice among replicas.
 
+use std::time::Duration;
+
 use super::{Ask, Balance, Consistency, Policy, Reason, Route, Target};
 use crate::cluster::{CaughtUp, Health, NodeId, NodeView, Role, Seen, View, caught_up};
 
@@ -25,42 +27,39 @@ pub(super) fn choose(
     reason: Reason,
 ) -> Route {
     let mut unfit = Unfit::Down;
-    // Fit ones by how well they suit: own zone before others, up before suspect.
-    let mut best: Option<(Suit, &NodeView)> = None;
-    let mut least_lag = None;
-    for pass in [Pass::LeastLag, Pass::Choice] {
-        for node in &view.nodes {
-            match fitness(node, ask, policy, view) {
-                Fitness::Unfit(why) => unfit = unfit.max(why),
-                Fitness::Fit => {
-                    let rank = rank(node, policy);
-                    let lag = node.lag.unwrap_or_default();
-                    match pass {
-                        Pass::LeastLag => {
-                            if least_lag.is_none_or(|known| (rank, lag) < known) {
-                                least_lag = Some((rank, lag));
-                            }
-                        }
-                        Pass::Choice => {
-                            let Some((best_rank, least)) = least_lag else {
-                                continue;
-                            };
-                            if rank != best_rank
-                                || policy.balance == Balance::LeastLag
-                                    && lag > least + policy.lag_tolerance
-                            {
-                                continue;
-                            }
-                            let suit = suit(node, policy, &in_flight, random);
-                            if best.as_ref().is_none_or(|(known, _)| suit < *known) {
-                                best = Some((suit, node));
-                            }
-                        }
-                    }
-                }
+    let mut fit = Fit::default();
+    let mut least: Option<((bool, bool), Duration)> = None;
+    for (place, node) in view.nodes.iter().enumerate() {
+        match fitness(node, ask, policy, view) {
+            Fitness::Unfit(why) => unfit = unfit.max(why),
+            Fitness::Fit => {
+                fit.note(place);
+                let here = (rank(node, policy), node.lag.unwrap_or_default());
+                least = Some(least.map_or(here, |known| known.min(here)));
             }
         }
     }
+    // Only those of the best rank count, and of them those that lag about as little as the least.
+    let best = least.and_then(|(best_rank, least_lag)| {
+        let furthest = match policy.balance {
+            Balance::LeastLag => least_lag + policy.lag_tolerance,
+            Balance::LeastConnections | Balance::RoundRobin | Balance::Random => Duration::MAX,
+        };
+        let suits = |node: &NodeView| {
+            rank(node, policy) == best_rank && node.lag.unwrap_or_default() <= furthest
+        };
+        view.nodes
+            .iter()
+            .enumerate()
+            .filter(|(place, node)| {
+                let fit = fit
+                    .knows(*place)
+                    .unwrap_or_else(|| matches!(fitness(node, ask, policy, view), Fitness::Fit));
+                fit && suits(node)
+            })
+            .map(|(_, node)| (suit(node, policy, &in_flight, random), node))
+            .min_by_key(|(suit, _)| *suit)
+    });
     match best {
         Some((_, node)) => Route {
             target: Target::Replica(node.id),
@@ -77,10 +76,20 @@ pub(super) fn choose(
     }
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Pass {
-    LeastLag,
-    Choice,
+/// The nodes that were found fit, by their places. Of nodes beyond the first 64 it knows nothing.
+#[derive(Clone, Copy, Default)]
+struct Fit(u64);
+
+impl Fit {
+    fn note(&mut self, place: usize) {
+        if place < 64 {
+            self.0 |= 1 << place;
+        }
+    }
+
+    fn knows(self, place: usize) -> Option<bool> {
+        (place < 64).then(|| self.0 >> place & 1 == 1)
+    }
 }
 
 enum Fitness {

@@ -105,11 +105,11 @@ impl Task {
             let mut flushed = std::pin::pin!(send(stream, &mut scratch.to_client));
             let now = std::future::poll_fn(|cx| Poll::Ready(flushed.as_mut().poll(cx))).await;
             if let Poll::Ready(Err(_)) = now {
-                lease.give_back();
+                lease.give_back(answered);
                 return Err(Gone::Left);
             }
         }
-        lease.give_back();
+        lease.give_back(answered);
         Ok(())
     }
 
@@ -141,7 +141,7 @@ impl Task {
             None => observe::sync(&mut lease).await.is_ok(),
         };
         if clean && self.entry.ended().await {
-            lease.give_back();
+            lease.give_back(Instant::now());
         }
         scratch.replies.clear();
         scratch.expected.clear();

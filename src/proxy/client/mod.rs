@@ -139,12 +139,20 @@ impl Task {
             return false;
         }
         if self.held.is_none() && self.replica.is_none() {
-            let stream = &mut self.stream;
-            let readable = std::future::poll_fn(|cx| stream.poll_readable(cx));
-            tokio::select! {
-                biased;
-                ready = readable => return ready.is_ok() && !self.entry.is_killed(),
-                () = self.entry.wake.notified() => {}
+            let (stream, wake) = (&mut self.stream, &self.entry.wake);
+            let readable = std::future::poll_fn(|cx| match stream.poll_readable(cx) {
+                Poll::Ready(ready) => Poll::Ready(Some(ready.is_ok())),
+                Poll::Pending => {
+                    wake.watch(cx);
+                    if wake.silence() {
+                        Poll::Ready(None)
+                    } else {
+                        Poll::Pending
+                    }
+                }
+            });
+            if let Some(open) = readable.await {
+                return open && !self.entry.is_killed();
             }
         } else {
             return Box::pin(self.idle_holding()).await;
@@ -164,6 +172,7 @@ impl Task {
         loop {
             let event = {
                 let (stream, held, replica) = (&mut self.stream, &mut self.held, &mut self.replica);
+                let wake = &self.entry.wake;
                 let ready = std::future::poll_fn(|cx| {
                     if stream.poll_readable(cx).is_ready() {
                         return Poll::Ready(Event::Client);
@@ -180,13 +189,13 @@ impl Task {
                             return Poll::Ready(Event::Replica);
                         }
                     }
+                    wake.watch(cx);
+                    if wake.silence() {
+                        return Poll::Ready(Event::Told);
+                    }
                     Poll::Pending
                 });
-                tokio::select! {
-                    biased;
-                    event = ready => event,
-                    () = self.entry.wake.notified() => Event::Told,
-                }
+                ready.await
             };
             match event {
                 Event::Client => return !self.entry.is_killed(),

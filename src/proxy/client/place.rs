@@ -112,6 +112,11 @@ impl Task {
                 }
             }
         }
+        let lease = self.proxy.at_hand(&self.wants(route.target), self.began);
+        if let Some(lease) = lease {
+            self.lent(Duration::ZERO);
+            return Ok(Some((lease, route)));
+        }
         self.flush_before_waiting(scratch).await?;
         let waiting = Instant::now();
         let lent = self.proxy.lend(Lend {
@@ -137,11 +142,7 @@ impl Task {
         };
         match lent {
             Ok(lease) => {
-                let waited = waiting.elapsed();
-                self.proxy.metrics(self.worker).pool_wait(waited);
-                if let Some(stats) = self.tenant.database.stats.get(self.worker) {
-                    stats.assigned(waited);
-                }
+                self.lent(waiting.elapsed());
                 Ok(Some((lease, route)))
             }
             Err(Refused::Node(node)) => {
@@ -171,19 +172,32 @@ impl Task {
             drop(lease);
             return Ok(None);
         }
-        let lend = Lend {
-            tenant: &self.tenant,
-            worker: self.worker,
-            entry: &self.entry,
-            target: Target::Primary,
-        };
-        let waited = self.proxy.wait_out(&lend, node).await;
+        let waited = self
+            .proxy
+            .wait_out(&self.wants(Target::Primary), node)
+            .await;
         match waited {
             Ok(()) => Ok(Some(lease)),
             Err(error) => {
                 self.held = Some(lease);
                 Err(error)
             }
+        }
+    }
+
+    fn wants(&self, target: Target) -> Lend<'_> {
+        Lend {
+            tenant: &self.tenant,
+            worker: self.worker,
+            entry: &self.entry,
+            target,
+        }
+    }
+
+    fn lent(&self, waited: Duration) {
+        self.proxy.metrics(self.worker).pool_wait(waited);
+        if let Some(stats) = self.tenant.database.stats.get(self.worker) {
+            stats.assigned(waited);
         }
     }
 
@@ -245,7 +259,7 @@ impl Task {
             }
         };
         if left.is_ok() && self.entry.ended().await {
-            lease.give_back();
+            lease.give_back(Instant::now());
         }
     }
 
@@ -379,8 +393,8 @@ impl Task {
         let ask = Ask {
             class: request.class,
             begin: tries.begin,
-            read_only_session: self.session.is_read_only_by_default(),
-            isolation: self.session.default_isolation(),
+            read_only_session: tries.begin.is_some() && self.session.is_read_only_by_default(),
+            isolation: tries.begin.and_then(|_| self.session.default_isolation()),
             unfinished,
             leaning: tries.leaning,
             own: &self.session.own,

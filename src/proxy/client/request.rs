@@ -117,7 +117,16 @@ impl Task {
                 ongoing.passing_on = emitted.passing_on;
                 ongoing
             }
-            None => Box::new(Exchange::new(terms, kept, emitted.passing_on, base)),
+            None => {
+                let new = Exchange::new(terms, kept, emitted.passing_on, base);
+                match scratch.exchange.take() {
+                    Some(mut used) => {
+                        *used = new;
+                        used
+                    }
+                    None => Box::new(new),
+                }
+            }
         };
         if once {
             scratch.client_in.consume(emitted.consumed);
@@ -183,6 +192,7 @@ impl Task {
         drop(load);
         match outcome {
             Outcome::Answered(status) => {
+                scratch.exchange = Some(exchange);
                 self.answered(request, lease, route, status, scratch)
                     .await?;
                 Ok(Next::Done)

@@ -40,7 +40,6 @@ pub(super) async fn wait<T>(
         return Waited::Got(got);
     }
     let mut cancelled = pin!(entry.cancelled_waiting());
-    let mut woken = pin!(entry.wake.notified());
     let mut present = true;
     poll_fn(|cx| {
         if let Poll::Ready(got) = lent.as_mut().poll(cx) {
@@ -49,11 +48,10 @@ pub(super) async fn wait<T>(
         if cancelled.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Waited::Cancelled);
         }
-        while woken.as_mut().poll(cx).is_ready() {
-            if entry.is_killed() {
-                return Poll::Ready(Waited::Killed);
-            }
-            woken.set(entry.wake.notified());
+        // It isn't silenced: whoever rang may mean the client at rest.
+        entry.wake.watch(cx);
+        if entry.is_killed() {
+            return Poll::Ready(Waited::Killed);
         }
         while present && !client_in.is_full() {
             match client_in.poll_fill(cx, stream) {

@@ -145,6 +145,7 @@ fn statements_that_belong_on_the_primary() {
 #[test]
 fn queries_and_nonsense_are_left_to_others() {
     for text in [
+        "fetch nextval ('s')",
         "select 1",
         "(select 1)",
         "with a as (select 1) select 1",
