@@ -338,6 +338,9 @@ impl Pool {
     /// # Errors
     /// [`AcquireError`].
     pub async fn acquire(&self, worker: usize) -> Result<Lease, AcquireError> {
+        if let Some(lease) = self.warm(worker, Instant::now()) {
+            return Ok(lease);
+        }
         let permit = match Arc::clone(&self.permits).try_acquire_owned() {
             Ok(permit) => permit,
             Err(_) => Box::pin(self.wait()).await?,
