@@ -169,8 +169,10 @@ pub enum Refusal {
     Loss { bytes: u64, limit: u64 },
     /// How much may be lost isn't known.
     LossUnknown,
-    /// The replica refused, or it isn't known whether it was promoted.
+    /// The replica refused.
     NotPromoted,
+    /// Another was told to be the primary, and hasn't said whether it is: there might be two.
+    Unresolved,
 }
 
 /// See the module's description.
@@ -243,7 +245,7 @@ impl Stand {
 
 impl Refusal {
     /// All of them, whatever their numbers.
-    pub const NAMES: [&str; 8] = [
+    pub const NAMES: [&str; 9] = [
         "no_primary_seen",
         "primary_answers",
         "primary_heard",
@@ -252,6 +254,7 @@ impl Refusal {
         "loss",
         "loss_unknown",
         "not_promoted",
+        "unresolved",
     ];
 
     /// The fixed name used in labels, logs and tables.
@@ -266,6 +269,7 @@ impl Refusal {
             Self::Loss { .. } => "loss",
             Self::LossUnknown => "loss_unknown",
             Self::NotPromoted => "not_promoted",
+            Self::Unresolved => "unresolved",
         }
     }
 }
@@ -294,6 +298,9 @@ impl fmt::Display for Refusal {
             ),
             Self::LossUnknown => f.write_str("it isn't known how much could be lost"),
             Self::NotPromoted => f.write_str("the replica could not be promoted"),
+            Self::Unresolved => f.write_str(
+                "another node was told to become the primary, and hasn't said whether it is",
+            ),
         }
     }
 }
@@ -414,6 +421,7 @@ mod tests {
             Refusal::Loss { bytes: 2, limit: 1 },
             Refusal::LossUnknown,
             Refusal::NotPromoted,
+            Refusal::Unresolved,
         ];
         assert_eq!(all.map(Refusal::name), Refusal::NAMES);
     }

@@ -57,6 +57,8 @@ pub(super) enum Activity {
     Held = 3,
     InTransaction = 4,
     Pinned = 5,
+    /// As `Waiting`, but surely not for the primary.
+    WaitingForReplica = 6,
 }
 
 /// How long a server connection is kept back for a cancel that is on its way to it.
@@ -156,6 +158,7 @@ impl Client {
             3 => Activity::Held,
             4 => Activity::InTransaction,
             5 => Activity::Pinned,
+            6 => Activity::WaitingForReplica,
             _ => Activity::Idle,
         }
     }
@@ -216,6 +219,11 @@ impl Clients {
     /// How many there are.
     pub(super) fn len(&self) -> usize {
         self.by_id().len()
+    }
+
+    /// How many there are of a kind.
+    pub(super) fn count(&self, of: impl Fn(&Client) -> bool) -> usize {
+        self.by_id().values().filter(|client| of(client)).count()
     }
 
     /// All of them.

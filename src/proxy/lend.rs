@@ -44,6 +44,8 @@ pub(super) enum Refused {
     Told(Visible),
 }
 
+/// A switchover is carried out or undone so long after it was ready, as a rule.
+const SETTLED: Duration = Duration::from_secs(5);
 /// Between two attempts to connect to a primary that is known but doesn't let us in.
 const AGAIN: Duration = Duration::from_millis(50);
 
@@ -73,13 +75,13 @@ impl Proxy {
         let Some(pool) = lend.tenant.pool(node) else {
             return Err(Refused::Node(node));
         };
-        lend.entry.set_activity(Activity::Waiting);
+        lend.entry.set_activity(Activity::WaitingForReplica);
         match pool.acquire(lend.worker).await {
             Ok(lease) => Ok(lease),
             // Busy is not dead: waiting for a slot says nothing about the node.
             Err(error @ AcquireError::Full { .. }) => {
                 self.metrics(lend.worker).pool_timeout();
-                Err(Refused::Told(full(&error, &self.monitor.name(node))))
+                Err(Refused::Told(full(&error, self.monitor.name(node))))
             }
             Err(AcquireError::Connect(error)) => {
                 self.connect_failed(node, &error);
@@ -110,7 +112,7 @@ impl Proxy {
                     }
                     Err(error @ AcquireError::Full { .. }) => {
                         self.metrics(lend.worker).pool_timeout();
-                        return Err(full(&error, &self.monitor.name(node)));
+                        return Err(full(&error, self.monitor.name(node)));
                     }
                     Err(AcquireError::Closed) => {}
                     Err(AcquireError::Connect(error)) => {
@@ -118,7 +120,7 @@ impl Proxy {
                         match error.cause() {
                             Cause::Node => {}
                             Cause::Full | Cause::Login | Cause::Other => {
-                                return Err(refusal(error, &self.monitor.name(node)));
+                                return Err(refusal(error, self.monitor.name(node)));
                             }
                         }
                     }
@@ -144,8 +146,9 @@ impl Proxy {
     /// A place among the held requests.
     fn hold(&self, lend: &Lend<'_>) -> Result<Hold<'_>, Visible> {
         let limits = self.settings().failover.clone();
-        // A planned change is waited for in any case: it lasts for a moment.
-        if limits.mode == FailoverMode::Off && self.monitor.view().withheld.is_none() {
+        // A planned change is waited for in any case.
+        let planned = self.monitor.view().withheld.is_some();
+        if limits.mode == FailoverMode::Off && !planned {
             return Err(Visible::error(
                 Fault::Node,
                 SqlState::CANNOT_CONNECT_NOW,
@@ -153,11 +156,16 @@ impl Proxy {
             )
             .hint("with failover.mode = \"off\" requests don't wait for one"));
         }
+        let hold = if planned {
+            limits.hold.max(limits.switchover_timeout + SETTLED)
+        } else {
+            limits.hold
+        };
         let place = Hold {
             proxy: self,
             _counted: self.metrics(lend.worker).held(),
             since: Instant::now(),
-            until: Instant::now() + limits.hold,
+            until: Instant::now() + hold,
         };
         let held = self.held.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         if held >= limits.hold_max {
@@ -209,7 +217,7 @@ impl Proxy {
     }
 
     fn connect_failed(&self, node: NodeId, error: &ConnectError) {
-        tracing::warn!(node = %self.monitor.name(node), %error, "no server connection");
+        tracing::warn!(node = self.monitor.name(node), %error, "no server connection");
         if error.cause() == Cause::Node {
             self.monitor.report_failure(node, Failure::Connect);
         }
@@ -250,7 +258,6 @@ fn refusal(error: ConnectError, node: &str) -> Visible {
         | ConnectError::TimedOut
         | ConnectError::Lost(_)
         | ConnectError::Credentials(_)
-        | ConnectError::Gone
         | ConnectError::Protocol(_) => Visible::error(
             Fault::Node,
             SqlState::CONNECTION_FAILURE,

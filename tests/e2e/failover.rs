@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::support::{Proxy, Stop, eventually, own_cluster, run, sqlstate};
+use crate::support::{Frame, Proxy, Raw, Stop, eventually, own_cluster, run, sqlstate};
 
 #[test]
 fn writes_not_sent_yet_wait_for_the_new_primary() {
@@ -115,5 +115,68 @@ fn an_old_primary_that_returns_is_never_written_to() {
         assert_eq!(cluster.psql(1, "select count(*) from t").unwrap(), "59");
         // Nor is it read from: it knows nothing of what came after.
         assert!(cluster.statements(0, "select * from t").unwrap().is_empty());
+    });
+}
+
+#[test]
+fn a_session_is_told_what_a_primary_would_tell_across_a_promotion() {
+    /// What a session was told of a setting, in order.
+    fn told(frames: &[Frame], name: &str) -> Vec<String> {
+        let status = |frame: &Frame| {
+            let text = String::from_utf8_lossy(&frame.body).into_owned();
+            let (known, value) = text.trim_end_matches('\0').split_once('\0')?;
+            (frame.tag == 'S' && known == name).then(|| value.to_owned())
+        };
+        frames.iter().filter_map(status).collect()
+    }
+    run(async {
+        let cluster = own_cluster(1);
+        let proxy = Proxy::start(&cluster, "").await;
+        let client = proxy.connect("app", "app").await;
+        client
+            .batch_execute("create table t (a int)")
+            .await
+            .unwrap();
+        proxy.wait_for_table(&cluster, "t").await;
+        let mut session = Raw::connect(proxy.port).await;
+        let mut heard = std::mem::take(&mut session.greeting);
+        // On both nodes before, so that both have connections that are used afterwards.
+        heard.extend(session.query("insert into t values (1)").await);
+        cluster.wait_for_replay(1).unwrap();
+        for _ in 0..20 {
+            heard.extend(session.query("select a from t").await);
+        }
+        cluster.stop(0, Stop::Kill).unwrap();
+        for _ in 0..20 {
+            heard.extend(session.query("select a from t").await);
+        }
+        cluster.promote(1).unwrap();
+        for _ in 0..20 {
+            heard.extend(session.query("insert into t values (2)").await);
+            heard.extend(session.query("select a from t").await);
+        }
+        for name in ["in_hot_standby", "default_transaction_read_only"] {
+            let told = told(&heard, name);
+            assert!(
+                !told.is_empty() && told.iter().all(|value| value == "off"),
+                "{name}: {told:?}"
+            );
+        }
+        for sql in [
+            "show in_hot_standby",
+            "show transaction_read_only",
+            "select pg_is_in_recovery()",
+        ] {
+            let frames = session.query(sql).await;
+            let row = frames.iter().find(|frame| frame.tag == 'D').unwrap();
+            let row = String::from_utf8_lossy(&row.body);
+            assert!(
+                row.ends_with("off") || row.ends_with('f'),
+                "{sql}: {frames:?}"
+            );
+        }
+        assert!(heard.iter().all(|frame| frame.tag != 'E'), "{heard:?}");
+        let newcomer = Raw::connect(proxy.port).await;
+        assert_eq!(told(&newcomer.greeting, "in_hot_standby"), ["off"]);
     });
 }

@@ -33,7 +33,6 @@ mod vanish;
 
 mod bulk;
 mod failover;
-mod nodes;
 mod promote;
 mod replicas;
 mod switchover;

@@ -214,16 +214,10 @@ fn a_primary_that_cannot_be_fenced_is_not_switched_from() {
             .await
             .unwrap();
 
-        // It falls silent in the middle: neither is it fenced, nor can that be undone before it
-        // speaks again. Nothing is written meanwhile.
-        let cluster = own_cluster(1);
+        // It dies in the middle: neither is it fenced, nor can that be undone before it is back.
         let settings = format!("{ADMIN}hold = \"2s\"\n");
         let proxy = Proxy::start(&cluster, &settings).await;
         let mut client = proxy.connect("app", "app").await;
-        client
-            .batch_execute("create table t (a int)")
-            .await
-            .unwrap();
         let transaction = client.transaction().await.unwrap();
         transaction
             .execute("insert into t values (1)", &[])
@@ -254,5 +248,62 @@ fn a_primary_that_cannot_be_fenced_is_not_switched_from() {
                 .is_ok()
         })
         .await;
+    });
+}
+
+#[test]
+fn a_program_of_ones_own_may_promote_and_make_nodes_follow() {
+    run(async {
+        let cluster = own_cluster(1);
+        let script = cluster.dir().join("failover.sh");
+        let told = cluster.dir().join("told");
+        let psql = cluster.bin().join("psql");
+        std::fs::write(
+            &script,
+            format!(
+                "#!/bin/sh\necho \"$*\" >> {told}\n\
+                 test \"$1\" = promote || exit 3\n\
+                 exec {psql} -XqAt -h {dir} -p \"$4\" -U postgres -c 'select pg_promote(false)' app >&2\n",
+                told = told.display(),
+                psql = psql.display(),
+                dir = cluster.dir().display(),
+            ),
+        )
+        .unwrap();
+        let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+        std::fs::set_permissions(&script, mode).unwrap();
+        let settings = format!("{ADMIN}command = \"{}\"\n", script.display());
+        let proxy = Proxy::start(&cluster, &settings).await;
+        let said = switchover(&proxy, "pg2").await.unwrap();
+        assert!(
+            said.contains("pg1 doesn't follow") && said.contains("exit status: 3"),
+            "{said}"
+        );
+        let [one, two] = [0, 1].map(|node| cluster.nodes()[node].port);
+        let expected = format!(
+            "promote pg2 127.0.0.1 {two} pg2 127.0.0.1 {two}\n\
+             follow pg1 127.0.0.1 {one} pg2 127.0.0.1 {two}\n"
+        );
+        assert_eq!(std::fs::read_to_string(told).unwrap(), expected);
+        // The old primary comes back as a replica, and can be switched to.
+        cluster.was_promoted(1);
+        cluster.stop(0, Stop::Fast).unwrap();
+        cluster.rejoin(0).unwrap();
+        proxy.wait_for_nodes(2).await;
+        let client = proxy.connect("app", "app").await;
+        client
+            .batch_execute("create table t (a int)")
+            .await
+            .unwrap();
+        cluster.wait_for_replay(0).unwrap();
+        eventually("the old primary can be switched to", async || {
+            switchover(&proxy, "pg1").await.is_ok()
+        })
+        .await;
+        client
+            .batch_execute("insert into t values (1)")
+            .await
+            .unwrap();
+        assert_eq!(cluster.psql(0, "select a from t").unwrap(), "1");
     });
 }

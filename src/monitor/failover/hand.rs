@@ -77,8 +77,6 @@ impl Hand {
             .client
             .query_one(
                 "SELECT current_setting('server_version_num')::int4,
-                    current_setting('default_transaction_read_only') = 'on'
-                        AND (SELECT source FROM pg_settings WHERE name = 'default_transaction_read_only') <> 'session',
                     (SELECT rolsuper FROM pg_roles WHERE rolname = current_user),
                     has_function_privilege('pg_reload_conf()', 'execute'),
                     pg_has_role('pg_signal_backend', 'USAGE') AND pg_has_role('pg_read_all_stats', 'USAGE'),
@@ -91,9 +89,9 @@ impl Hand {
             )
             .await?;
         let version: i32 = row.try_get(0)?;
-        let superuser: bool = row.try_get(2)?;
-        let (reload, signal): (bool, bool) = (row.try_get(3)?, row.try_get(4)?);
-        let overriding: Option<String> = row.try_get(5)?;
+        let (superuser, reload): (bool, bool) = (row.try_get(1)?, row.try_get(2)?);
+        let signal: bool = row.try_get(3)?;
+        let overriding: Option<String> = row.try_get(4)?;
         if let Some(who) = overriding {
             return Ok(Some(format!(
                 "default_transaction_read_only is set for {who}, who would not be kept from writing: \
@@ -388,12 +386,12 @@ async fn login(
     options: &str,
     deadline: Instant,
 ) -> Result<(Client, AbortOnDropHandle<()>), Problem> {
-    let node = monitor
-        .watched(node)
+    let target = monitor
+        .targets
+        .get(node.index())
         .ok_or(Problem::new(Failure::Connect))?;
     let password = by.password.as_ref().map(|password| &*password.0);
-    let login = node.target.login_as(&by.user, password, options, deadline);
-    login.await
+    target.login_as(&by.user, password, options, deadline).await
 }
 
 /// Runs `failover.command` with these arguments.

@@ -16,7 +16,7 @@ mod switchover;
 
 use std::sync::{Arc, Weak};
 
-use tokio::time::{Duration, Instant, sleep_until, timeout_at};
+use tokio::time::{Duration, Instant, sleep_until, timeout, timeout_at};
 
 use super::{Monitor, connection::Problem};
 use crate::{
@@ -51,8 +51,9 @@ impl Monitor {
         let monitor = Arc::clone(self);
         let task = self.tracker.spawn_on(
             async move {
-                let Ok(_alone) = monitor.operation.try_lock() else {
-                    return Err(busy());
+                // Whether to fail over may just be being decided.
+                let Ok(_alone) = timeout(LOGIN, monitor.operation.lock()).await else {
+                    return Err("a switchover or failover is going on already".to_owned());
                 };
                 Box::pin(switchover::run(&monitor, to, &*traffic)).await
             },
@@ -76,14 +77,11 @@ impl Monitor {
         let monitor = Arc::clone(self);
         let task = self.tracker.spawn_on(
             async move {
-                let Ok(_alone) = monitor.operation.try_lock() else {
-                    return Err(busy());
+                // Whether to fail over may just be being decided.
+                let Ok(_alone) = timeout(LOGIN, monitor.operation.lock()).await else {
+                    return Err("a switchover or failover is going on already".to_owned());
                 };
-                let order = promote::Order {
-                    wanted,
-                    forced,
-                    lost_for_sure: false,
-                };
+                let order = promote::Order { wanted, forced };
                 let by = traffic.failover();
                 let decided = promote::choose(&monitor, &by, order).await;
                 match decided {
@@ -130,8 +128,7 @@ impl Monitor {
             lsn: lsn.or(at.and_then(|n| n.position()).map(|p| p.lsn)),
             timeline: at.and_then(|n| n.timeline),
         };
-        let view = self.view();
-        self.events.record(event, [&view, &view]);
+        self.events.record(event, &|id| self.name(id));
     }
 
     fn withhold(&self, node: NodeId, on: bool, cause: Cause) {
@@ -230,7 +227,6 @@ async fn decide(
     let order = promote::Order {
         wanted: None,
         forced: false,
-        lost_for_sure: true,
     };
     let chosen = promote::choose(monitor, by, order).await?;
     watch.promoting();
@@ -244,10 +240,6 @@ async fn decide(
             Err(Refusal::NotPromoted)
         }
     }
-}
-
-fn busy() -> String {
-    "a switchover or failover is going on already".to_owned()
 }
 
 /// A problem with where it occurred.

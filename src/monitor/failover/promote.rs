@@ -30,8 +30,6 @@ const FOLLOW: Duration = Duration::from_secs(10);
 pub(super) struct Order {
     pub(super) wanted: Option<NodeId>,
     pub(super) forced: bool,
-    /// The machine has waited until the primary was surely lost.
-    pub(super) lost_for_sure: bool,
 }
 
 /// The node to promote, logged in.
@@ -52,7 +50,14 @@ pub(super) async fn choose(
         Some((_, false)) => return Err(Refusal::PrimaryAnswers),
         None | Some((_, true)) => incumbent.map(|(node, _)| node),
     };
-    debug_assert!(!order.lost_for_sure || primary.is_some());
+    // Whoever was told already is told again, and nobody else.
+    let told = *monitor.told();
+    let wanted = match told.filter(|_| !order.forced) {
+        Some(told) if order.wanted.is_some_and(|wanted| wanted != told) => {
+            return Err(Refusal::Unresolved);
+        }
+        told => order.wanted.or(told),
+    };
     let view = monitor.view_full();
     let may_follow = |id| Some(id) != primary;
     let replicas = view
@@ -74,7 +79,7 @@ pub(super) async fn choose(
                 Ok(Err(problem)) => {
                     let node = monitor.name(id);
                     tracing::warn!(
-                        %node,
+                        node,
                         problem = problem.text,
                         "can't be asked before a failover"
                     );
@@ -102,9 +107,13 @@ pub(super) async fn choose(
         witnesses: &witnesses,
         written,
         max_loss: by.max_loss_bytes,
-        wanted: order.wanted,
+        wanted,
         forced: order.forced,
-    })?;
+    });
+    let candidate = match (candidate, told) {
+        (Err(Refusal::NoCandidate), Some(_)) => return Err(Refusal::Unresolved),
+        (candidate, _) => candidate?,
+    };
     let place = answers
         .iter()
         .position(|(hand, _)| hand.node == candidate.node);
@@ -138,6 +147,7 @@ pub(super) async fn carry_out(
     note(Stand::Deciding, Stand::Promoting, Cause::Failover);
     let promoted = timeout_at(deadline, async {
         hand.clear_fence(monitor, by, deadline).await?;
+        *monitor.told() = Some(candidate.node);
         order(monitor, by, &hand, deadline).await
     });
     let problem = match promoted.await {
@@ -152,6 +162,7 @@ pub(super) async fn carry_out(
         )
     {
         // Surely not begun.
+        *monitor.told() = None;
         note(Stand::Promoting, Stand::Resting, Cause::NotDone);
         if let Some(old) = old {
             monitor.withhold(old, false, Cause::Failover);
@@ -193,7 +204,7 @@ pub(super) async fn order(
         Some(command) => {
             let (name, host, port) = place(monitor, hand.node);
             let port = port.to_string();
-            let arguments = ["promote", &*name, &host, &port, &name, &host, &port];
+            let arguments = ["promote", name, &host, &port, name, &host, &port];
             hand::run(command, &arguments, deadline).await
         }
     }
@@ -231,7 +242,7 @@ pub(super) async fn follow(
                 if let Some(command) = &by.command {
                     let (name, its_host, its_port) = place(&monitor, id);
                     let (its_port, port) = (its_port.to_string(), port.to_string());
-                    let arguments = ["follow", &name, &its_host, &its_port, &to, &host, &port];
+                    let arguments = ["follow", name, &its_host, &its_port, to, &host, &port];
                     return hand::run(command, &arguments, deadline).await;
                 }
                 let hand = Hand::open(&monitor, id, &by, deadline).await?;
@@ -316,11 +327,11 @@ pub(super) fn words(why: Setback, limit: Duration) -> String {
 }
 
 /// A node's name, host and port.
-fn place(monitor: &Monitor, node: NodeId) -> (Arc<str>, String, u16) {
-    let watched = monitor.watched(node);
-    let (host, port) = watched.map_or_else(Default::default, |watched| {
-        let wanted = watched.wanted();
-        (wanted.host(), wanted.node.port)
-    });
+fn place(monitor: &Monitor, node: NodeId) -> (&str, String, u16) {
+    let (host, port) = monitor
+        .nodes
+        .get(node.index())
+        .map(|handle| handle.place.clone())
+        .unwrap_or_default();
     (monitor.name(node), host, port)
 }
