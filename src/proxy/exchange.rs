@@ -160,8 +160,10 @@ struct Unflushed {
     server: bool,
 }
 
-/// An ErrorResponse longer than this isn't waited for in full.
-const INSPECTED: usize = 16 << 10;
+/// A message up to this length is passed on in one piece, so that something depends on its body only
+/// when all of it is here, and so that a client whose server is lost can still be told. Far below
+/// what the server's buffer holds.
+const WHOLE: usize = 16 << 10;
 /// Staged output is joined into one write up to this size.
 const JOINED: usize = 16 << 10;
 
@@ -456,7 +458,7 @@ impl Exchange {
                 return Ok(());
             }
             let whole = bytes.len() >= header.len;
-            if !whole && is_inspected(header.tag) && header.len <= INSPECTED {
+            if !whole && header.len <= WHOLE {
                 return Ok(());
             }
             let body = bytes
@@ -742,14 +744,6 @@ fn is_aside(frame: u8) -> bool {
     matches!(
         frame,
         tag::NOTICE_RESPONSE | tag::PARAMETER_STATUS | tag::NOTIFICATION_RESPONSE
-    )
-}
-
-/// Messages whose body something depends on.
-fn is_inspected(frame: u8) -> bool {
-    matches!(
-        frame,
-        tag::READY_FOR_QUERY | tag::ERROR_RESPONSE | tag::COMMAND_COMPLETE | tag::PARAMETER_STATUS
     )
 }
 

@@ -14,5 +14,8 @@ mod holds;
 mod limits;
 mod losses;
 mod message;
+mod outcomes;
+mod postgres;
 mod refusals;
+mod transactions;
 mod vanishing;

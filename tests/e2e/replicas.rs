@@ -181,6 +181,12 @@ fn a_replica_beyond_the_lag_limits_is_left_alone_until_it_has_caught_up() {
             })
             .await;
             eventually("its lag is told", async || {
+                writer
+                    .batch_execute(
+                        "insert into w select repeat('x', 1000) from generate_series(1, 50)",
+                    )
+                    .await
+                    .unwrap();
                 let lag = proxy.metric("pgsplit_replica_lag_bytes", &["node=\"pg2\""]);
                 lag > 65_536.0 || limit.contains("1s")
             })

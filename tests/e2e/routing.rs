@@ -2,7 +2,7 @@
 
 use tokio_postgres::Client;
 
-use crate::support::{Cluster, Proxy, cluster, eventually, pgsplit, run, succeed, unique};
+use crate::support::{Cluster, Proxy, cluster, eventually, pgsplit, run, succeed, unique, version};
 
 /// Where a statement is expected to run, and nowhere else.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,7 +31,9 @@ pub(crate) async fn check(
         } else {
             client.simple_query(&sql).await.map(drop)
         };
-        if let Err(error) = answer {
+        if let Err(error) = answer
+            && !lacks_a_library(&error)
+        {
             panic!("{sql}: {error:?}");
         }
     }
@@ -57,6 +59,14 @@ pub(crate) async fn check(
         "extended: {extended}\n{}",
         wrong.join("\n")
     );
+}
+
+/// The server was built without what the statement needs.
+fn lacks_a_library(error: &tokio_postgres::Error) -> bool {
+    error
+        .as_db_error()
+        .and_then(tokio_postgres::error::DbError::detail)
+        .is_some_and(|detail| detail.contains("requires the server to be built with"))
 }
 
 /// Waits until replicas have `table` and the proxy knows it: a table made a moment ago is unknown
@@ -163,6 +173,7 @@ fn each_class_of_statement_runs_where_it_belongs() {
         let valid: Vec<_> = CLASSES
             .iter()
             .filter(|(sql, _)| *sql != "checkpoint_is_not_a_statement")
+            .filter(|(sql, _)| version(cluster) >= 15 || !sql.starts_with("merge"))
             .copied()
             .collect();
         for extended in [false, true] {

@@ -217,12 +217,13 @@ impl Task {
             (false, true) if !self.stance.ran && scratch.replies.is_empty() => {
                 Leaving::Can(Way::Sync)
             }
-            // Refused there in the same words.
+            // Refused there in the same words. Of several statements one may end the transaction.
             (true, false)
-                if matches!(
-                    request.class.access,
-                    Access::Primary(Why::Write | Why::RowLock)
-                ) =>
+                if request.class.kind == Kind::Single
+                    && matches!(
+                        request.class.access,
+                        Access::Primary(Why::Write | Why::RowLock)
+                    ) =>
             {
                 Leaving::Stays
             }
@@ -340,8 +341,10 @@ impl Task {
     pub(super) fn begins(&self, request: &Request, scratch: &Scratch) -> Option<Begin> {
         match &self.session.transaction {
             Transaction::Deferred { modes, .. } => {
-                let effects = request.class.traits.has(Traits::EFFECTS);
-                let range = request.query.clone().filter(|_| effects);
+                // Among other statements it might not be carried out.
+                let sets =
+                    request.class.traits.has(Traits::EFFECTS) && request.class.kind == Kind::Single;
+                let range = request.query.clone().filter(|_| sets);
                 let text = range.and_then(|range| scratch.client_in.filled().get(range));
                 Some(answer::merged(*modes, text, self.session.lexing))
             }

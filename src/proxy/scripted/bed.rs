@@ -60,6 +60,12 @@ struct Node {
     timeline: u32,
 }
 
+/// Connections as they are opened.
+pub(super) struct Dialled {
+    pipes: UnboundedReceiver<DuplexStream>,
+    servers: u32,
+}
+
 /// One end of a connection that a test plays.
 pub(super) struct End {
     pipe: DuplexStream,
@@ -274,6 +280,16 @@ impl Bed {
         assert!(pipe.is_err(), "{id:?} is dialled");
     }
 
+    /// All connections that the proxy opens to a node from now on.
+    pub(super) fn every_connection(&mut self, id: NodeId) -> Dialled {
+        let (_none, nothing) = unbounded_channel();
+        Dialled {
+            pipes: std::mem::replace(&mut self.nodes[id.index()].dialled, nothing),
+            // Far from the others' numbers.
+            servers: (u32::from(id.0) + 1) << 16,
+        }
+    }
+
     // Clients.
 
     /// A client that has logged in.
@@ -325,6 +341,17 @@ impl Bed {
     }
 }
 
+impl Dialled {
+    pub(super) async fn next(&mut self) -> Option<End> {
+        self.servers += 1;
+        let key = CancelKey {
+            pid: self.servers,
+            key: [9; 4].into(),
+        };
+        Some(End::new(self.pipes.recv().await?, key, None))
+    }
+}
+
 impl End {
     fn new(pipe: DuplexStream, key: CancelKey, task: Option<JoinHandle<()>>) -> Self {
         Self {
@@ -368,6 +395,17 @@ impl End {
         std::mem::take(&mut self.unread).len()
     }
 
+    /// Waits for something to arrive. `None`: the other side has closed the connection.
+    pub(super) async fn arrived(&mut self) -> Option<Vec<u8>> {
+        if self.unread.is_empty() {
+            let read = self.pipe.read_buf(&mut self.unread).await;
+            if !matches!(read, Ok(1..)) {
+                return None;
+            }
+        }
+        Some(std::mem::take(&mut self.unread))
+    }
+
     /// Goes without a word; what follows from it has happened then.
     pub(super) async fn hang_up(self) {
         drop(self);
@@ -378,6 +416,11 @@ impl End {
     pub(super) async fn expect(&mut self, expected: &[&[u8]]) {
         self.expect_by(Instant::now() + AT_ONCE, &expected.concat())
             .await;
+    }
+
+    /// These bytes arrive within so much time.
+    pub(super) async fn expect_within(&mut self, time: Duration, expected: &[u8]) {
+        self.expect_by(Instant::now() + time, expected).await;
     }
 
     /// These bytes arrive, and nothing else.
@@ -428,6 +471,10 @@ impl End {
     /// The next message, whatever it is, at once.
     pub(super) async fn message(&mut self) -> Vec<u8> {
         self.message_by(Instant::now() + AT_ONCE).await
+    }
+
+    pub(super) async fn message_within(&mut self, time: Duration) -> Vec<u8> {
+        self.message_by(Instant::now() + time).await
     }
 
     async fn message_by(&mut self, by: Instant) -> Vec<u8> {
@@ -501,7 +548,7 @@ impl End {
     /// Lets the proxy in.
     pub(super) async fn log_in(&mut self) {
         let hello = startup::startup_message([("user", "app"), ("database", "app")]).unwrap();
-        self.expect_only(&[&hello]).await;
+        self.expect(&[&hello]).await;
         let greeting = [
             m::authentication_ok(),
             m::parameter("server_version", "15.0"),
@@ -530,7 +577,7 @@ impl End {
 }
 
 impl Told {
-    fn read(message: &[u8]) -> Self {
+    pub(super) fn read(message: &[u8]) -> Self {
         assert_eq!(message.first(), Some(&b'E'), "{}", message.escape_ascii());
         let mut told = Self::default();
         for field in message[5..].split(|&byte| byte == 0) {
@@ -571,7 +618,7 @@ fn settings(nodes: u32, options: &[(&'static str, &str)]) -> Settings {
     config::load(&sources, &|_variable| None).unwrap().settings
 }
 
-/// Table `t`, and a function `f` that may do anything.
+/// Table `t`, an operator, and a function `f` that may do anything.
 fn catalogue() -> Catalogue {
     let mut builder = CatalogueBuilder::new();
     let mut row = |query, columns: &[&str]| {
@@ -584,5 +631,6 @@ fn catalogue() -> Catalogue {
         QueryId::Functions,
         &["20010", "f", "u", "f", "v", "plperl", "true", "false"],
     );
+    builder.row(QueryId::Operators, &[None, Some("/"), None]);
     builder.finish(1)
 }

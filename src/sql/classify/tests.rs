@@ -1,7 +1,11 @@
 use proptest::prelude::*;
 
 use super::*;
-use crate::sql::{CatalogueBuilder, catalogue::QueryId};
+use crate::sql::{
+    CatalogueBuilder,
+    catalogue::QueryId,
+    fingerprint::{Buffer, Form, canonical, grammar},
+};
 
 /// A small database: tables `t` and `u`, a view `v` over a volatile function, some functions.
 fn catalogue() -> Catalogue {
@@ -473,4 +477,178 @@ proptest! {
         let quoted = before.iter().any(|p| matches!(*p, "/*" | "--" | "$$"));
         prop_assert!(quoted || of(&text).access != Access::Read, "{}", text);
     }
+}
+
+/// One literal in another's place, of the same kind as far as fingerprints tell kinds apart.
+const LITERALS: &[&[&str]] = &[
+    &["1", "2", "0", "77", "2147483647"],
+    &["2147483648", "9223372036854775807"],
+    &["1.5", "1e5", ".5", "12345678901234567890123.4"],
+    &[
+        "'x'",
+        "''",
+        "'nextval(''s'')'",
+        "'t; delete from t'",
+        "'2020-01-01'",
+        "'--'",
+        "'/*'",
+        "'$$'",
+        "'{1,2}'",
+        "'f_volatile'",
+    ],
+    &["E'\\''", "e'a\\\\b'", "E''"],
+    &["$$x$$", "$a$ nextval('s') $a$", "$$'$$"],
+    &["$1", "$2", "$77"],
+    &["B'01'", "b''"],
+    &["X'0f'", "x''"],
+];
+
+/// A piece of a text, or a literal of one of [`LITERALS`].
+#[derive(Clone, Debug)]
+enum Part {
+    Piece(&'static str),
+    Literal(usize),
+    /// Literals of one kind with commas between them, as many as the spelling says.
+    List(usize),
+}
+
+fn part() -> impl Strategy<Value = Part> {
+    let kind = || 0..LITERALS.len();
+    prop_oneof![
+        8 => proptest::sample::select(PIECES).prop_map(Part::Piece),
+        3 => proptest::sample::select(DECIDING).prop_map(Part::Piece),
+        4 => kind().prop_map(Part::Literal),
+        1 => kind().prop_map(Part::List),
+    ]
+}
+
+/// What makes literals matter, or might.
+const DECIDING: &[&str] = &[
+    "set_config (",
+    "current_setting (",
+    ":: regclass",
+    "regproc",
+    "nextval (",
+    "currval (",
+    "in (",
+    "values (",
+    "array [",
+    "interval",
+    "date",
+    "limit",
+    "offset",
+    "set",
+    "prepare",
+    "execute",
+    "explain (",
+    "begin",
+    "read only",
+    "isolation level",
+    "serializable",
+    "commit",
+    "listen",
+    "/* pgsplit: primary */",
+    "/* pgsplit: replica */",
+    "f_volatile (",
+    "select * from t where a =",
+    "select lower (",
+    "insert into t values (",
+    ") returning",
+    ") from u",
+];
+
+/// Spells the parts, choosing literals by `choices`.
+fn spelled(parts: &[Part], choices: &[usize], upper: bool) -> String {
+    let mut choices = choices.iter().copied().cycle();
+    let mut next = || choices.next().unwrap_or_default();
+    let pieces: Vec<String> = parts
+        .iter()
+        .map(|part| match part {
+            // What is quoted, in dollars or in a comment must stay as it is.
+            Part::Piece(piece) if upper && piece.bytes().all(|b| b.is_ascii_lowercase()) => {
+                piece.to_ascii_uppercase()
+            }
+            Part::Piece(piece) => (*piece).to_owned(),
+            Part::Literal(kind) => LITERALS[*kind][next() % LITERALS[*kind].len()].to_owned(),
+            Part::List(kind) => {
+                let of = LITERALS[*kind];
+                let count = 1 + next() % 4;
+                let list: Vec<_> = (0..count).map(|_| of[next() % of.len()]).collect();
+                format!("( {} )", list.join(" , "))
+            }
+        })
+        .collect();
+    pieces.join(" ")
+}
+
+/// What a class is cached under.
+fn key(text: &str, lexing: Lexing) -> Option<(Vec<u8>, Option<Hint>)> {
+    let mut out = Buffer::default();
+    let form = canonical(text.as_bytes(), lexing, &mut out);
+    (form != Form::Unreadable).then(|| {
+        (
+            out.bytes().to_vec(),
+            crate::sql::hint(text.as_bytes(), lexing),
+        )
+    })
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(4_000))]
+
+    #[test]
+    fn texts_of_one_fingerprint_have_one_class(
+        parts in proptest::collection::vec(part(), 1..14),
+        one in proptest::collection::vec(0..100_usize, 8),
+        other in proptest::collection::vec(0..100_usize, 8),
+        upper: bool,
+        standard_conforming_strings: bool,
+    ) {
+        let lexing = Lexing { standard_conforming_strings, ..Lexing::default() };
+        let catalogue = catalogue();
+        let class = |text: &str| classify(text.as_bytes(), lexing, Some(&catalogue));
+        for first in ["", "select ", "select * from t where a = "] {
+            let one = format!("{first}{}", spelled(&parts, &one, false));
+            let other = format!("{first}{}", spelled(&parts, &other, upper));
+            if let (Some(a), Some(b)) = (key(&one, lexing), key(&other, lexing))
+                && a == b
+            {
+                prop_assert_eq!(class(&one), class(&other), "{} / {}", one, other);
+            }
+        }
+    }
+
+    #[test]
+    fn statements_that_differ_in_spelling_have_one_class(
+        statement in grammar::statement(),
+        one in grammar::spelling(),
+        other in grammar::spelling(),
+    ) {
+        let (one, other) = (grammar::spell(&statement, &one), grammar::spell(&statement, &other));
+        let lexing = Lexing::default();
+        prop_assert_eq!(key(&one, lexing), key(&other, lexing));
+        prop_assert_eq!(of(&one), of(&other), "{} / {}", one, other);
+    }
+}
+
+#[test]
+fn literals_are_changed_without_changing_the_fingerprint_often_enough() {
+    // Else the property above would hold of nothing.
+    let parts = [
+        Part::Piece("select * from t where a ="),
+        Part::Literal(0),
+        Part::Piece("and"),
+        Part::Piece("lower"),
+        Part::Piece("("),
+        Part::Literal(3),
+        Part::Piece(")"),
+        Part::Piece("in"),
+        Part::List(3),
+    ];
+    let (one, other) = (
+        spelled(&parts, &[0, 1, 2, 3], false),
+        spelled(&parts, &[1, 2, 3, 4], true),
+    );
+    assert_ne!(one, other);
+    assert_eq!(key(&one, Lexing::default()), key(&other, Lexing::default()));
 }

@@ -27,6 +27,22 @@ pub(crate) fn own_cluster_with(options: &Options) -> Cluster {
     Cluster::start(options).unwrap_or_else(|failure| panic!("{failure}"))
 }
 
+/// The major version of a cluster's PostgreSQL.
+pub(crate) fn version(cluster: &Cluster) -> u32 {
+    let number = cluster.psql(0, "show server_version_num").unwrap();
+    number.trim().parse::<u32>().unwrap() / 10_000
+}
+
+/// Whether the cluster's programs were built with TLS. A test that needs it has nothing to say of
+/// others.
+pub(crate) fn knows_tls(cluster: &Cluster) -> bool {
+    !cluster
+        .psql(0, "show ssl_library")
+        .unwrap()
+        .trim()
+        .is_empty()
+}
+
 /// A name that no other call returns: for tables, roles, channels, and marks in statement texts.
 /// None is the beginning of another.
 pub(crate) fn unique(what: &str) -> String {
