@@ -81,7 +81,7 @@ impl Proxy {
             // Busy is not dead: waiting for a slot says nothing about the node.
             Err(error @ AcquireError::Full { .. }) => {
                 self.metrics(lend.worker).pool_timeout();
-                Err(Refused::Told(full(&error, self.monitor.name(node))))
+                Err(Refused::Told(full(&error, &self.monitor.name(node))))
             }
             Err(AcquireError::Connect(error)) => {
                 self.connect_failed(node, &error);
@@ -112,7 +112,7 @@ impl Proxy {
                     }
                     Err(error @ AcquireError::Full { .. }) => {
                         self.metrics(lend.worker).pool_timeout();
-                        return Err(full(&error, self.monitor.name(node)));
+                        return Err(full(&error, &self.monitor.name(node)));
                     }
                     Err(AcquireError::Closed) => {}
                     Err(AcquireError::Connect(error)) => {
@@ -120,7 +120,7 @@ impl Proxy {
                         match error.cause() {
                             Cause::Node => {}
                             Cause::Full | Cause::Login | Cause::Other => {
-                                return Err(refusal(error, self.monitor.name(node)));
+                                return Err(refusal(error, &self.monitor.name(node)));
                             }
                         }
                     }
@@ -217,7 +217,7 @@ impl Proxy {
     }
 
     fn connect_failed(&self, node: NodeId, error: &ConnectError) {
-        tracing::warn!(node = self.monitor.name(node), %error, "no server connection");
+        tracing::warn!(node = %self.monitor.name(node), %error, "no server connection");
         if error.cause() == Cause::Node {
             self.monitor.report_failure(node, Failure::Connect);
         }
@@ -258,6 +258,7 @@ fn refusal(error: ConnectError, node: &str) -> Visible {
         | ConnectError::TimedOut
         | ConnectError::Lost(_)
         | ConnectError::Credentials(_)
+        | ConnectError::Gone
         | ConnectError::Protocol(_) => Visible::error(
             Fault::Node,
             SqlState::CONNECTION_FAILURE,

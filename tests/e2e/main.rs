@@ -33,6 +33,7 @@ mod vanish;
 
 mod bulk;
 mod failover;
+mod nodes;
 mod promote;
 mod replicas;
 mod switchover;

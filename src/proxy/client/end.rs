@@ -76,7 +76,7 @@ impl Task {
                     scratch.to_client.bytes.extend_from_slice(notifications);
                 }
                 if let Err(problem) = looked {
-                    tracing::warn!(node = self.proxy.monitor.name(node), %problem, "server connection closed: its state could not be read");
+                    tracing::warn!(node = %self.proxy.monitor.name(node), %problem, "server connection closed: its state could not be read");
                     let _safe = self.entry.ended().await;
                     drop(lease);
                     server_lost(&mut self.session);
@@ -186,7 +186,7 @@ impl Task {
     ) -> Result<Next, Gone> {
         self.node_failed(node, lost.said.is_none() && !lost.doomed);
         tracing::debug!(
-            node = self.proxy.monitor.name(node),
+            node = %self.proxy.monitor.name(node),
             ?lost,
             "server connection lost"
         );

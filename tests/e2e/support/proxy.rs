@@ -222,6 +222,27 @@ impl Proxy {
             .sum()
     }
 
+    /// Writes the configuration anew, with `settings` laid over the usual one, and has it read.
+    pub(crate) async fn reconfigure(&self, cluster: &Cluster, settings: &str) {
+        let mut config = base(cluster, self.port, self.admin);
+        lay_over(&mut config, settings.parse().unwrap());
+        let file = self.dir.path().join("pgsplit.toml");
+        std::fs::write(&file, config.to_string()).unwrap();
+        self.console("reload").await;
+    }
+
+    /// Runs a command at the console: the rows that it gives.
+    pub(crate) async fn console(&self, command: &str) -> Vec<tokio_postgres::SimpleQueryRow> {
+        let client = self.connect("app", "pgsplit").await;
+        let messages = client.simple_query(command).await;
+        let messages = messages.unwrap_or_else(|error| panic!("{command}: {error:?}"));
+        let rows = messages.into_iter().filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        rows.collect()
+    }
+
     /// What it logged so far.
     pub(crate) fn log(&self) -> String {
         std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
