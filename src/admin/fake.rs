@@ -108,7 +108,7 @@ impl Inspect for Fake {
             prepared_statements: 2,
             node: Some("pg1".into()),
             in_transaction: true,
-            pinned: Some("listen"),
+            pinned: Some("listen".to_owned()),
             watermark: Some(Lsn(1)),
         };
         (1..=self.clients as u64).map(client).collect()

@@ -211,7 +211,7 @@ pub struct ClientRow {
     pub node: Option<Arc<str>>,
     pub in_transaction: bool,
     /// Why it keeps its server connection.
-    pub pinned: Option<&'static str>,
+    pub pinned: Option<String>,
     /// What its reads must see.
     pub watermark: Option<Lsn>,
 }

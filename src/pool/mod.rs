@@ -374,6 +374,42 @@ impl Pool {
         })
     }
 
+    /// Lends the connection of this number, if it is idle at this worker. Never waits.
+    #[must_use]
+    pub fn acquire_link(&self, worker: usize, number: u64) -> Option<Lease> {
+        let lease = |object, permit| Lease {
+            object: Some(object),
+            shared: Arc::clone(&self.shared),
+            permit: Some(permit),
+            worker,
+        };
+        let warm = {
+            let mut warm = self.shared.warm(worker)?;
+            let is_it = |warm: &Warm| warm.object.link.number() == number;
+            warm.iter().position(is_it).map(|at| warm.remove(at))
+        };
+        if let Some(Warm { mut object, permit }) = warm {
+            let quiet = object.is_quiet(self.limits.max_lifetime, Instant::now());
+            let lease = lease(object, permit);
+            return quiet.then_some(lease);
+        }
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        let shard = self.shards.get(worker)?;
+        // Those that are taken out on the way go back when they are dropped, the last used first.
+        let mut others = Vec::new();
+        let object = loop {
+            match idle(shard) {
+                Some(object) if object.link.number() == number => break Some(object),
+                Some(other) => others.push(other),
+                None => break None,
+            }
+        };
+        while let Some(other) = others.pop() {
+            drop(other);
+        }
+        Some(lease(object?, permit))
+    }
+
     async fn wait(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
         let limit = self.limits.max_size;
         let waited = self.limits.acquire_timeout;

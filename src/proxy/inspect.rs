@@ -24,7 +24,7 @@ use crate::{
     pool::Link,
     protocol::SqlState,
     routing::{Ask, Policy, Random, Target, route},
-    session::Own,
+    session::{Own, Pin},
     sql::{self, CacheStats, Lexing},
 };
 
@@ -458,7 +458,10 @@ impl Proxy {
             prepared_statements: 0,
             node: link.map(|link| self.monitor.name(link.node)),
             in_transaction: client.activity() == Activity::InTransaction,
-            pinned: (client.activity() == Activity::Pinned).then_some("pinned"),
+            pinned: (!client.pins().is_empty()).then(|| {
+                let reasons: Vec<&str> = client.pins().iter().map(Pin::name).collect();
+                reasons.join(", ")
+            }),
             watermark: None,
         }
     }

@@ -36,6 +36,8 @@ pub(super) struct Database {
     pub(super) stats: Box<[DatabaseStats]>,
     /// Where its catalogue is to be found.
     catalogue: Option<Arc<CatalogueSlot>>,
+    /// Some session has asked for `currval` or `lastval`: whoever writes may ask for them, too.
+    sequences: std::sync::atomic::AtomicBool,
 }
 
 /// See the module's description.
@@ -83,7 +85,19 @@ impl Database {
                 .map(|_| DatabaseStats::default())
                 .collect(),
             catalogue,
+            sequences: std::sync::atomic::AtomicBool::new(false),
         }
+    }
+
+    /// A session has asked for `currval` or `lastval`.
+    pub(super) fn keeps_sequences(&self) {
+        self.sequences
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Sessions ask for `currval` or `lastval`.
+    pub(super) fn asks_for_sequences(&self) -> bool {
+        self.sequences.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// What is known of its functions and relations at this moment.

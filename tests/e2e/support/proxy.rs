@@ -118,7 +118,7 @@ impl Proxy {
     }
 
     /// Waits until a session that has seen nothing yet would run `sql` on a replica.
-    async fn wait_for_route(&self, database: &str, sql: &str) {
+    pub(crate) async fn wait_for_route(&self, database: &str, sql: &str) {
         if !direct() {
             eventually(&format!("{sql} is for replicas"), || async {
                 self.explain(database, sql)
