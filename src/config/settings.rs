@@ -29,7 +29,7 @@ pub struct Settings {
     pub monitor: Monitor,
     pub failover: Failover,
     pub log: Log,
-    /// In the order of the file.
+    /// In the order of the file; the place is the node's `NodeId`.
     pub nodes: Vec<Node>,
     pub databases: Vec<Database>,
     pub users: Vec<User>,
@@ -114,6 +114,8 @@ options! {
         min_idle: usize = 0, within(0, 10_000), Live;
         /// How long a request waits for a server connection before it fails with 53300.
         acquire_timeout: Duration = secs(5), within(ms(1), HOUR), Live;
+        /// What part of the primary's pool may be in use by reads that no replica could serve.
+        primary_reads_share: Percent = Percent(80), within(Percent(1), Percent(100)), Live;
         /// How long connecting and logging in to a node may take.
         connect_timeout: Duration = secs(3), within(ms(1), HOUR), Live;
         /// A server connection without work for so long is closed.
@@ -311,23 +313,20 @@ words! {
     }
 }
 
-/// The largest share of the reads.
-pub const MOST_WEIGHT: u32 = 1000;
-
 options! {
     /// One PostgreSQL server.
     pub struct Node in "node" {
         /// How logs, metrics and commands call it; by default its host.
-        name: Arc<str> = Arc::from(""), |text: &Arc<str>| name(text), Live;
+        name: Arc<str> = Arc::from(""), |text: &Arc<str>| name(text), Restart;
         /// A name, an address, or a socket directory such as "/run/postgresql".
-        host: Host = Host::Tcp(String::new()), any, Live;
-        port: u16 = 5432, within(1, u16::MAX), Live;
+        host: Host = Host::Tcp(String::new()), any, Restart;
+        port: u16 = 5432, within(1, u16::MAX), Restart;
         /// Where it runs; see routing.zone.
-        zone: Arc<str> = Arc::from(""), any, Live;
-        /// Its share of the reads, relative to the others'; 0: none. SET WEIGHT at the console changes it while it runs.
-        weight: u32 = 100, within(0, MOST_WEIGHT), Live;
+        zone: Arc<str> = Arc::from(""), any, Restart;
+        /// Its share of the reads, relative to the others'; 0: none while another node can take them.
+        weight: u32 = 1, within(0, 1000), Restart;
         /// "auto": whatever it says it is; "primary" or "replica": used only while it is that.
-        role: NodeRole = NodeRole::Auto, any, Live;
+        role: NodeRole = NodeRole::Auto, any, Restart;
     }
     tables {
         tls: NodeTls = NodeTls::default();
@@ -365,13 +364,13 @@ options! {
     /// TLS to a node.
     pub struct NodeTls in "node.tls" {
         /// "disable", "prefer", "require" (without looking at the certificate) or "verify-full".
-        sslmode: SslMode = SslMode::Prefer, any, Live;
+        sslmode: SslMode = SslMode::Prefer, any, Restart;
         /// Certificates (PEM) that vouch for the node; by default the system's.
-        ca: Option<PathBuf> = None, any, Live;
+        ca: Option<PathBuf> = None, any, Restart;
         /// Our own certificate, PEM.
-        cert: Option<PathBuf> = None, any, Live;
+        cert: Option<PathBuf> = None, any, Restart;
         /// Its private key, PEM.
-        key: Option<PathBuf> = None, any, Live;
+        key: Option<PathBuf> = None, any, Restart;
     }
 }
 
@@ -405,6 +404,18 @@ options! {
     tables {
         /// What differs from the database's.
         routing: Overrides = Overrides::default();
+    }
+}
+
+/// A part of something, in hundredths.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Percent(pub u8);
+
+impl Percent {
+    /// That part of `whole`, rounded down, but at least one.
+    #[must_use]
+    pub fn of(self, whole: usize) -> usize {
+        (whole.saturating_mul(usize::from(self.0)) / 100).max(1)
     }
 }
 

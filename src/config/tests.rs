@@ -186,7 +186,7 @@ fn each_mistake_is_named_with_its_place_and_key() {
         ),
         (
             "[pool]\nbanana = 3",
-            r#"p.toml:2:1: unknown key "banana" in [pool]; valid are mode, max_size, min_idle, acquire_timeout, connect_timeout, idle_timeout, max_lifetime, prepared_statements"#,
+            r#"p.toml:2:1: unknown key "banana" in [pool]; valid are mode, max_size, min_idle, acquire_timeout, primary_reads_share, connect_timeout, idle_timeout, max_lifetime, prepared_statements"#,
         ),
         (
             "[pol]\nmode = \"session\"",
@@ -701,7 +701,6 @@ fn a_reload_says_what_changes_now_and_what_after_a_restart() {
         [
             "pool.max_size: 10 -> 11",
             "failover.password: \"(set)\" -> \"(set)\"",
-            "node.i: not given -> given",
             "database.app.pool.min_idle: 0 -> 1",
             "database.b: not given -> given",
             "user.app.password: \"(set)\" -> \"(set)\"",
@@ -713,6 +712,7 @@ fn a_reload_says_what_changes_now_and_what_after_a_restart() {
         [
             "listen.workers: 2 -> 3",
             "monitor.password: \"(set)\" -> \"(set)\"",
+            "node.i: not given -> given",
         ]
     );
     // A restart that is needed is still needed at the next reload.

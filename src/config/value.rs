@@ -2,7 +2,7 @@
 
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
-use super::{Host, Secret};
+use super::{Host, Secret, settings::Percent};
 
 /// A value as somebody wrote it.
 #[derive(Clone, Debug, PartialEq)]
@@ -198,6 +198,20 @@ impl Value for u64 {
 /// A string, as TOML writes it.
 fn quoted(text: &str) -> String {
     toml::Value::String(text.to_owned()).to_string()
+}
+
+impl Value for Percent {
+    fn read(raw: &Raw) -> Result<Self, String> {
+        raw.text()
+            .and_then(|text| text.trim().strip_suffix('%')?.trim_end().parse().ok())
+            .filter(|percent| *percent <= 100)
+            .map(Self)
+            .ok_or_else(|| raw.must_be(r#"a percentage such as "80%""#))
+    }
+
+    fn show(&self) -> String {
+        quoted(&format!("{}%", self.0))
+    }
 }
 
 impl Value for String {

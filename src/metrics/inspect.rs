@@ -15,7 +15,10 @@ use std::{
 use super::worker::DatabaseTotals;
 use crate::{
     cluster::{self, Health, Lsn, NodeId, NodeView, Role, What},
-    config::{self, settings::PoolMode},
+    config::{
+        self,
+        settings::{self, PoolMode},
+    },
     error::Visible,
     sql::CacheStats,
 };
@@ -27,7 +30,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///
 /// All answer at once from memory, and may be called from any thread; [`Inspect::act`] alone waits.
 pub trait Inspect: Send + Sync {
-    /// All nodes, those included that are being let go.
+    /// All nodes, in the order of their `NodeId`.
     fn nodes(&self) -> Vec<NodeRow>;
     /// All pools: one row for each database, user and node.
     fn pools(&self) -> Vec<PoolRow>;
@@ -93,11 +96,6 @@ pub enum Action {
         to: Option<String>,
         forced: bool,
     },
-    /// Change a node's share of the reads.
-    SetWeight {
-        name: String,
-        weight: u32,
-    },
     /// Drop a database's clients and server connections at once.
     KillDatabase(String),
     /// Drop one client, by [`ClientRow::id`].
@@ -119,7 +117,6 @@ pub enum Shutdown {
 /// One node.
 #[derive(Clone, Debug)]
 pub struct NodeRow {
-    pub id: NodeId,
     pub name: Arc<str>,
     /// A name, an address, or a socket directory.
     pub host: String,
@@ -128,8 +125,6 @@ pub struct NodeRow {
     pub weight: u32,
     pub role: Role,
     pub health: Health,
-    /// No longer one of the nodes; what runs there may end.
-    pub leaving: bool,
     pub timeline: Option<u32>,
     /// Insert LSN of a primary, replay LSN of a replica, as last sampled.
     pub lsn: Option<Lsn>,
@@ -211,7 +206,7 @@ pub struct ClientRow {
     pub node: Option<Arc<str>>,
     pub in_transaction: bool,
     /// Why it keeps its server connection.
-    pub pinned: Option<String>,
+    pub pinned: Option<&'static str>,
     /// What its reads must see.
     pub watermark: Option<Lsn>,
 }
@@ -426,7 +421,6 @@ impl fmt::Display for Action {
                 }
                 f.write_str(if *forced { " FORCE" } else { "" })
             }
-            Self::SetWeight { name, weight } => write!(f, "SET WEIGHT {name} = {weight}"),
             Self::KillDatabase(name) => write!(f, "KILL {name}"),
             Self::KillClient(id) => write!(f, "KILL {id}"),
             Self::Shutdown(how) => f.write_str(match how {
@@ -439,19 +433,20 @@ impl fmt::Display for Action {
 }
 
 impl NodeRow {
-    /// A node as the view has it; `since` and `error` are not known from that.
+    /// A node as the view and its settings have it; `since` and `error` are not known from these.
     #[must_use]
-    pub fn of(view: &NodeView, host: String, port: u16, in_flight: u64) -> Self {
+    pub fn of(view: &NodeView, node: &settings::Node, in_flight: u64) -> Self {
         Self {
-            id: view.id,
             name: Arc::clone(&view.name),
-            host,
-            port,
+            host: match &node.host {
+                settings::Host::Tcp(host) => host.clone(),
+                settings::Host::Unix(directory) => directory.display().to_string(),
+            },
+            port: node.port,
             zone: Arc::clone(&view.zone),
             weight: view.weight,
             role: view.role,
             health: view.health,
-            leaving: view.leaving,
             timeline: view.timeline,
             lsn: view.position().map(|position| position.lsn),
             lag: view.lag,
@@ -510,14 +505,6 @@ impl EventRow {
                 let verb = if done { "follows" } else { "doesn't follow" };
                 ("", to, format!("{node} {verb} {to}"))
             }
-            What::Joined => ("", "joined", format!("{node}: is one of the nodes")),
-            What::Leaving => (
-                "joined",
-                "leaving",
-                format!("{node}: leaves, nothing new is sent there"),
-            ),
-            What::Left => ("leaving", "", format!("{node}: has left")),
-            What::Weight { from, to } => ("", "", format!("{node}: weight {from} -> {to}")),
             What::Alert(alert) => ("", alert.name(), format!("{node}: {alert}")),
             What::AlertOver(alert) => (alert.name(), "", format!("{node}: no longer: {alert}")),
         };

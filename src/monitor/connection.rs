@@ -17,7 +17,8 @@ use crate::{
 /// Where and as whom to ask.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    dialer: Dialer,
+    /// Or why the node's TLS settings can't be used.
+    dialer: Result<Dialer, String>,
     login: tokio_postgres::Config,
     tracker: TaskTracker,
 }
@@ -51,7 +52,11 @@ struct Statements {
 
 impl Target {
     /// `database`: the monitor's own.
-    pub(super) fn new(dialer: Dialer, settings: &settings::Monitor, tracker: &TaskTracker) -> Self {
+    pub(super) fn new(
+        node: &settings::Node,
+        settings: &settings::Monitor,
+        tracker: &TaskTracker,
+    ) -> Self {
         let mut login = tokio_postgres::Config::new();
         login
             .user(&settings.user)
@@ -64,7 +69,7 @@ impl Target {
             login.password(&password.0);
         }
         Self {
-            dialer,
+            dialer: Dialer::new(node).map_err(|error| error.to_string()),
             login,
             tracker: tracker.clone(),
         }
@@ -114,7 +119,15 @@ impl Target {
         deadline: Instant,
     ) -> Result<(Client, AbortOnDropHandle<()>), Problem> {
         let work = async {
-            let stream = self.dialer.dial(deadline).await?;
+            let stream = match &self.dialer {
+                Ok(dialer) => dialer.dial(deadline).await?,
+                Err(problem) => {
+                    return Err(Problem {
+                        failure: Failure::Connect,
+                        text: problem.clone(),
+                    });
+                }
+            };
             let (client, connection) = login.connect_raw(stream, NoTls).await?;
             let driver = self.tracker.spawn(async move {
                 // Whoever asks next learns of an error from the client.

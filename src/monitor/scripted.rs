@@ -4,32 +4,23 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Monitor, Wanted, catalogue::CatalogueSlot};
+use super::{Monitor, catalogue::CatalogueSlot};
 use crate::{
-    cluster::{Cause, Cluster, Event, Failure, NodeId},
+    cluster::{Cluster, Event, Failure, NodeId},
     config::settings,
-    net::Dialer,
     sql::catalogue::Catalogue,
 };
 
 impl Monitor {
     /// Watches nothing, and keeps only the catalogue of `database`, which nobody loads.
     pub(crate) fn scripted(
-        nodes: Vec<(settings::Node, Dialer)>,
+        nodes: &[settings::Node],
         settings: &settings::Monitor,
         tracker: &TaskTracker,
         stop: &CancellationToken,
         database: &str,
     ) -> Arc<Self> {
-        let monitor = Self::empty(settings, tracker, stop);
-        let wanted: Vec<Wanted> = nodes.iter().map(|(n, _)| n.clone().into()).collect();
-        let dialer = |wanted: &Wanted| {
-            let (_, dialer) = nodes.iter().find(|(node, _)| *node == wanted.node).unwrap();
-            Ok(dialer.clone())
-        };
-        monitor
-            .change(&wanted, Cause::Configuration, &dialer)
-            .unwrap();
+        let monitor = Self::new(nodes, settings, tracker, stop);
         let slot = Arc::new(CatalogueSlot::new(database));
         let slots = HashMap::from([(database.into(), slot)]);
         monitor.catalogues.slots.store(Arc::new(slots));
@@ -50,12 +41,13 @@ impl Monitor {
 
     /// The failure that queries have reported of a node, if any did since the last time.
     pub(crate) fn reported(&self, node: NodeId) -> Option<Failure> {
-        self.watched(node)?.take_failure()
+        self.nodes.get(node.index())?.take_failure()
     }
 
     /// Whether a newer position of a node was asked for since the last time.
     pub(crate) fn sample_was_wanted(&self, node: NodeId) -> bool {
-        self.watched(node)
-            .is_some_and(|node| node.take_sample_wish())
+        self.nodes
+            .get(node.index())
+            .is_some_and(super::NodeHandle::take_sample_wish)
     }
 }

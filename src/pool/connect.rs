@@ -95,6 +95,8 @@ pub enum ConnectError {
     Dial(DialError),
     /// The node accepted the connection but the login didn't end by the deadline.
     TimedOut,
+    /// The node went down meanwhile.
+    NodeDown,
     /// The connection broke during the login.
     Lost(io::Error),
     /// The node answered with an error.
@@ -106,8 +108,6 @@ pub enum ConnectError {
     Credentials(Box<str>),
     /// Not what PostgreSQL says, or not the node that knows the user.
     Protocol(Box<str>),
-    /// It isn't one of the nodes any more.
-    Gone,
 }
 
 /// What a failed login says about the node.
@@ -129,7 +129,7 @@ impl ConnectError {
     pub fn cause(&self) -> Cause {
         match self {
             Self::Dial(DialError::Settings(_)) => Cause::Other,
-            Self::Dial(_) | Self::TimedOut | Self::Lost(_) | Self::Protocol(_) | Self::Gone => {
+            Self::Dial(_) | Self::TimedOut | Self::NodeDown | Self::Lost(_) | Self::Protocol(_) => {
                 Cause::Node
             }
             Self::Credentials(_) => Cause::Login,
@@ -150,12 +150,12 @@ impl fmt::Display for ConnectError {
         match self {
             Self::Dial(error) => error.fmt(f),
             Self::TimedOut => f.write_str("timed out while logging in"),
+            Self::NodeDown => f.write_str("the node is down"),
             Self::Lost(error) => write!(f, "connection lost while logging in: {error}"),
             Self::Refused { sqlstate, message } => {
                 write!(f, "refused by the server: {message} (SQLSTATE {sqlstate})")
             }
             Self::Credentials(what) | Self::Protocol(what) => f.write_str(what),
-            Self::Gone => f.write_str("it isn't one of the nodes any more"),
         }
     }
 }

@@ -22,7 +22,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -31,7 +31,7 @@ use deadpool::managed::{
     self, Metrics, Object, PoolConfig, PoolError, QueueMode, RecycleError, WeakPool,
 };
 use tokio::{
-    sync::{OwnedSemaphorePermit, Semaphore},
+    sync::{OwnedSemaphorePermit, Semaphore, watch},
     time::{Instant, timeout_at},
 };
 
@@ -45,20 +45,22 @@ use crate::{
 };
 use connect::{ConnectError, Connected};
 
-/// Makes connections of one database and user.
+/// Makes connections of one database and user to one node.
 pub trait Connect: Send + Sync {
-    /// Connects to the node and logs in before `deadline`.
+    /// Connects and logs in before `deadline`.
     fn connect(
         &self,
-        node: NodeId,
         deadline: Instant,
     ) -> Pin<Box<dyn Future<Output = Result<Connected, ConnectError>> + Send + '_>>;
 }
 
 /// See the module's description.
 pub struct Pool {
+    node: NodeId,
     limits: settings::Pool,
     permits: Arc<Semaphore>,
+    /// Of these, what reads may take that no replica could serve.
+    reads: Arc<Semaphore>,
     /// One per worker.
     shards: Box<[managed::Pool<Manager>]>,
     shared: Arc<Shared>,
@@ -70,8 +72,7 @@ static NUMBERS: AtomicU64 = AtomicU64::new(1);
 /// What the workers' shards of one pool have in common.
 struct Shared {
     connect: Box<dyn Connect>,
-    /// A [`NodeId`]; another one only while there is no connection.
-    node: AtomicU16,
+    node: NodeId,
     user: Arc<str>,
     limits: settings::Pool,
     /// A fresh connection's settings: none that differ.
@@ -79,6 +80,8 @@ struct Shared {
     /// Connections that are open or being opened.
     open: AtomicUsize,
     waiting: AtomicUsize,
+    /// The node is down: nobody waits for it.
+    down: watch::Sender<bool>,
     links: Mutex<Vec<Weak<Link>>>,
     /// For taking connections that are idle at another worker.
     siblings: OnceLock<Box<[WeakPool<Manager>]>>,
@@ -105,6 +108,13 @@ pub enum AcquireError {
         limit: usize,
         waited: Duration,
     },
+    /// Reads that no replica could serve have their whole share.
+    ShareFull {
+        limit: usize,
+        waited: Duration,
+    },
+    /// The node went down meanwhile.
+    Down,
     Connect(ConnectError),
     /// The pool is being closed.
     Closed,
@@ -118,6 +128,8 @@ pub struct Lease {
     /// `None` only while it is being given back.
     permit: Option<OwnedSemaphorePermit>,
     worker: usize,
+    /// Of [`Pool::acquire_for_fallback`].
+    _share: Option<OwnedSemaphorePermit>,
 }
 
 /// How many connections a pool has.
@@ -141,12 +153,21 @@ impl managed::Manager for Manager {
         }
         let deadline = Instant::now() + self.shared.limits.connect_timeout;
         let opening = Opening::new(&self.shared);
-        let node = self.shared.node();
-        let connected = self.shared.connect.connect(node, deadline).await?;
+        let connected = tokio::select! {
+            biased;
+            () = self.shared.went_down() => return Err(ConnectError::NodeDown),
+            connected = self.shared.connect.connect(deadline) => connected?,
+        };
         opening.done();
         let backend = Backend::fresh(Arc::clone(&self.shared.fresh));
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        let server = Server::new(connected, node, &self.shared.user, number, backend);
+        let server = Server::new(
+            connected,
+            self.shared.node,
+            &self.shared.user,
+            number,
+            backend,
+        );
         self.shared.register(&server.link);
         Ok(Box::new(server))
     }
@@ -173,8 +194,7 @@ struct Opening<'a>(Option<&'a Shared>);
 
 impl<'a> Opening<'a> {
     fn new(shared: &'a Shared) -> Self {
-        // Before it is looked at whether the node may still be connected to.
-        shared.open.fetch_add(1, Ordering::SeqCst);
+        shared.open.fetch_add(1, Ordering::Relaxed);
         Self(Some(shared))
     }
 
@@ -233,10 +253,6 @@ fn idle(shard: &managed::Pool<Manager>) -> Option<Object<Manager>> {
 }
 
 impl Shared {
-    fn node(&self) -> NodeId {
-        NodeId(self.node.load(Ordering::Relaxed))
-    }
-
     /// This worker's warm connections.
     fn warm(&self, worker: usize) -> Option<MutexGuard<'_, Vec<Warm>>> {
         let warm = self.warm.get(worker)?;
@@ -249,6 +265,13 @@ impl Shared {
             let cooled = self.warm(worker).map(|mut warm| std::mem::take(&mut *warm));
             drop(cooled);
         }
+    }
+
+    /// Ends when the node is down, or is known to be.
+    async fn went_down(&self) {
+        let mut down = self.down.subscribe();
+        // The sender lives as long as we do.
+        let _ended = down.wait_for(|down| *down).await;
     }
 
     fn register(&self, link: &Arc<Link>) {
@@ -271,12 +294,13 @@ impl Pool {
     ) -> Self {
         let shared = Arc::new(Shared {
             connect,
-            node: AtomicU16::new(node.0),
+            node,
             user: Arc::clone(user),
             limits: limits.clone(),
             fresh: Arc::clone(fresh),
             open: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
+            down: watch::Sender::new(false),
             links: Mutex::default(),
             siblings: OnceLock::new(),
             warm: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
@@ -301,8 +325,12 @@ impl Pool {
             let _first = shared.siblings.set(weak);
         }
         Self {
+            node,
             limits: limits.clone(),
             permits: Arc::new(Semaphore::new(limits.max_size)),
+            reads: Arc::new(Semaphore::new(
+                limits.primary_reads_share.of(limits.max_size),
+            )),
             shards,
             shared,
         }
@@ -311,22 +339,7 @@ impl Pool {
     /// The node it leads to.
     #[must_use]
     pub fn node(&self) -> NodeId {
-        self.shared.node()
-    }
-
-    /// Makes it lead to `node`, if nothing is left of the one before. False: something is.
-    pub fn rebind(&self, node: NodeId) -> bool {
-        let free = self.is_drained();
-        if free {
-            self.shared.node.store(node.0, Ordering::Relaxed);
-        }
-        free
-    }
-
-    /// No connection is open, or being opened.
-    #[must_use]
-    pub fn is_drained(&self) -> bool {
-        self.shared.open.load(Ordering::SeqCst) == 0
+        self.node
     }
 
     /// Lends the connection that came back to this worker last, if it is warm still.
@@ -339,12 +352,23 @@ impl Pool {
                 object: Some(object),
                 shared: Arc::clone(&self.shared),
                 permit: Some(permit),
+                _share: None,
                 worker,
             };
             if quiet {
                 return Some(lease);
             }
         }
+    }
+
+    /// The same for a read that belongs on another node, if its like have left it room: as
+    /// [`Self::acquire_for_fallback`].
+    #[must_use]
+    pub fn warm_for_fallback(&self, worker: usize, now: Instant) -> Option<Lease> {
+        let share = Arc::clone(&self.reads).try_acquire_owned().ok()?;
+        let mut lease = self.warm(worker, now)?;
+        lease._share = Some(share);
+        Some(lease)
     }
 
     /// Lends a connection: an idle one, the one used last first, or a new one while there are fewer
@@ -358,11 +382,52 @@ impl Pool {
         }
         let permit = match Arc::clone(&self.permits).try_acquire_owned() {
             Ok(permit) => permit,
-            Err(_) => Box::pin(self.wait()).await?,
+            Err(_) => Box::pin(self.wait(self.deadline())).await?,
         };
+        self.lease(worker, permit).await
+    }
+
+    /// The same for a read that belongs on another node: such reads have at most
+    /// `primary_reads_share` of the limit, so that they leave room for what can run nowhere else.
+    /// Cancel safe.
+    ///
+    /// # Errors
+    /// [`AcquireError`].
+    pub async fn acquire_for_fallback(&self, worker: usize) -> Result<Lease, AcquireError> {
+        let deadline = self.deadline();
+        let share = match Arc::clone(&self.reads).try_acquire_owned() {
+            Ok(share) => share,
+            Err(_) => self
+                .queue(&self.reads, deadline)
+                .await?
+                .ok_or(AcquireError::ShareFull {
+                    limit: self.limits.primary_reads_share.of(self.limits.max_size),
+                    waited: self.limits.acquire_timeout,
+                })?,
+        };
+        let mut lease = match self.warm(worker, Instant::now()) {
+            Some(lease) => lease,
+            None => {
+                let permit = match Arc::clone(&self.permits).try_acquire_owned() {
+                    Ok(permit) => permit,
+                    Err(_) => self.wait(deadline).await?,
+                };
+                self.lease(worker, permit).await?
+            }
+        };
+        lease._share = Some(share);
+        Ok(lease)
+    }
+
+    async fn lease(
+        &self,
+        worker: usize,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Lease, AcquireError> {
         let shard = self.shards.get(worker).ok_or(AcquireError::Closed)?;
         let object = match shard.get().await {
             Ok(object) => object,
+            Err(PoolError::Backend(ConnectError::NodeDown)) => return Err(AcquireError::Down),
             Err(PoolError::Backend(error)) => return Err(AcquireError::Connect(error)),
             Err(_) => return Err(AcquireError::Closed),
         };
@@ -370,61 +435,41 @@ impl Pool {
             object: Some(object),
             shared: Arc::clone(&self.shared),
             permit: Some(permit),
+            _share: None,
             worker,
         })
     }
 
-    /// Lends the connection of this number, if it is idle at this worker. Never waits.
-    #[must_use]
-    pub fn acquire_link(&self, worker: usize, number: u64) -> Option<Lease> {
-        let lease = |object, permit| Lease {
-            object: Some(object),
-            shared: Arc::clone(&self.shared),
-            permit: Some(permit),
-            worker,
-        };
-        let warm = {
-            let mut warm = self.shared.warm(worker)?;
-            let is_it = |warm: &Warm| warm.object.link.number() == number;
-            warm.iter().position(is_it).map(|at| warm.remove(at))
-        };
-        if let Some(Warm { mut object, permit }) = warm {
-            let quiet = object.is_quiet(self.limits.max_lifetime, Instant::now());
-            let lease = lease(object, permit);
-            return quiet.then_some(lease);
-        }
-        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
-        let shard = self.shards.get(worker)?;
-        // Those that are taken out on the way go back when they are dropped, the last used first.
-        let mut others = Vec::new();
-        let object = loop {
-            match idle(shard) {
-                Some(object) if object.link.number() == number => break Some(object),
-                Some(other) => others.push(other),
-                None => break None,
-            }
-        };
-        while let Some(other) = others.pop() {
-            drop(other);
-        }
-        Some(lease(object?, permit))
+    fn deadline(&self) -> Instant {
+        Instant::now() + self.limits.acquire_timeout
     }
 
-    async fn wait(&self) -> Result<OwnedSemaphorePermit, AcquireError> {
-        let limit = self.limits.max_size;
-        let waited = self.limits.acquire_timeout;
+    async fn wait(&self, deadline: Instant) -> Result<OwnedSemaphorePermit, AcquireError> {
+        let permit = self.queue(&self.permits, deadline).await?;
+        permit.ok_or(AcquireError::Full {
+            limit: self.limits.max_size,
+            waited: self.limits.acquire_timeout,
+        })
+    }
+
+    /// Waits for its turn; `None`: it didn't come in time.
+    async fn queue(
+        &self,
+        semaphore: &Arc<Semaphore>,
+        deadline: Instant,
+    ) -> Result<Option<OwnedSemaphorePermit>, AcquireError> {
         // From here on nothing is warmed: what comes back meanwhile is seen by one of the two.
         let _waiting = Waiting::new(&self.shared.waiting);
         self.shared.cool();
-        match timeout_at(
-            Instant::now() + waited,
-            Arc::clone(&self.permits).acquire_owned(),
-        )
-        .await
-        {
-            Ok(Ok(permit)) => Ok(permit),
-            Ok(Err(_closed)) => Err(AcquireError::Closed),
-            Err(_elapsed) => Err(AcquireError::Full { limit, waited }),
+        let turn = timeout_at(deadline, Arc::clone(semaphore).acquire_owned());
+        tokio::select! {
+            biased;
+            () = self.shared.went_down() => Err(AcquireError::Down),
+            turn = turn => match turn {
+                Ok(Ok(permit)) => Ok(Some(permit)),
+                Ok(Err(_closed)) => Err(AcquireError::Closed),
+                Err(_elapsed) => Ok(None),
+            },
         }
     }
 
@@ -447,7 +492,12 @@ impl Pool {
         }
     }
 
-    /// Ends all connections, lent ones, too: the node is down. Idle ones are closed at once.
+    /// Whether the node is down. While it is nobody waits for a connection, nor for one being made.
+    pub fn set_down(&self, down: bool) {
+        self.shared.down.send_replace(down);
+    }
+
+    /// Ends all connections, lent ones, too. Idle ones are closed at once.
     pub fn doom(&self) {
         let links = self
             .shared
@@ -567,7 +617,7 @@ impl Lease {
     /// The node at the other end.
     #[must_use]
     pub fn node(&self) -> NodeId {
-        self.node
+        self.shared.node
     }
 }
 
@@ -608,7 +658,7 @@ impl Drop for Lease {
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
-            .field("node", &self.shared.node())
+            .field("node", &self.shared.node)
             .finish_non_exhaustive()
     }
 }
@@ -616,7 +666,7 @@ impl fmt::Debug for Lease {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
-            .field("node", &self.node())
+            .field("node", &self.node)
             .field("status", &self.status())
             .finish_non_exhaustive()
     }
@@ -630,6 +680,12 @@ impl fmt::Display for AcquireError {
                 "all {limit} server connections of this pool were in use for {} ms",
                 waited.as_millis()
             ),
+            Self::ShareFull { limit, waited } => write!(
+                f,
+                "all {limit} server connections that reads may use in the replicas' place were in use for {} ms",
+                waited.as_millis()
+            ),
+            Self::Down => f.write_str("the node is down"),
             Self::Connect(error) => write!(f, "{error}"),
             Self::Closed => f.write_str("the pool is closed"),
         }

@@ -33,6 +33,8 @@ pub(super) struct Lend<'a> {
     pub(super) worker: usize,
     pub(super) entry: &'a Client,
     pub(super) target: Target,
+    /// A read that no replica could serve.
+    pub(super) fallback: bool,
 }
 
 /// Why there is no connection.
@@ -50,17 +52,25 @@ const SETTLED: Duration = Duration::from_secs(5);
 const AGAIN: Duration = Duration::from_millis(50);
 
 impl Proxy {
-    /// Lends a connection that is at hand, if one is.
-    pub(super) fn at_hand(&self, lend: &Lend<'_>, now: Instant) -> Option<Lease> {
+    /// Lends a connection that is at hand, if one is. `epoch` becomes that in which its node is the
+    /// primary.
+    pub(super) fn at_hand(&self, lend: &Lend<'_>, now: Instant, epoch: &mut u64) -> Option<Lease> {
         let node = match lend.target {
             Target::Replica(node) => node,
             Target::Primary => {
                 // Said before looking: whoever withholds the node looks at clients afterwards.
                 lend.entry.set_activity(Activity::Waiting);
-                self.monitor.view().primary?
+                let view = self.monitor.view();
+                *epoch = view.epoch;
+                view.primary?
             }
         };
-        lend.tenant.pool(node)?.warm(lend.worker, now)
+        let pool = lend.tenant.pool(node)?;
+        if lend.fallback {
+            pool.warm_for_fallback(lend.worker, now)
+        } else {
+            pool.warm(lend.worker, now)
+        }
     }
 
     /// Lends a connection, one way or another. Cancel safe.
@@ -79,15 +89,15 @@ impl Proxy {
         match pool.acquire(lend.worker).await {
             Ok(lease) => Ok(lease),
             // Busy is not dead: waiting for a slot says nothing about the node.
-            Err(error @ AcquireError::Full { .. }) => {
+            Err(error @ (AcquireError::Full { .. } | AcquireError::ShareFull { .. })) => {
                 self.metrics(lend.worker).pool_timeout();
-                Err(Refused::Told(full(&error, &self.monitor.name(node))))
+                Err(Refused::Told(full(&error, self.monitor.name(node))))
             }
             Err(AcquireError::Connect(error)) => {
                 self.connect_failed(node, &error);
                 Err(Refused::Node(node))
             }
-            Err(AcquireError::Closed) => Err(Refused::Node(node)),
+            Err(AcquireError::Down | AcquireError::Closed) => Err(Refused::Node(node)),
         }
     }
 
@@ -101,8 +111,16 @@ impl Proxy {
                 && let Some(pool) = lend.tenant.pool(node)
             {
                 lend.entry.set_activity(Activity::Waiting);
-                match pool.acquire(lend.worker).await {
-                    Ok(lease) => {
+                // Another node may become the primary while one waits for this.
+                let superseded = primary.wait_for(|now| now.node.is_some_and(|now| now != node));
+                let acquired = if lend.fallback {
+                    either(Box::pin(pool.acquire_for_fallback(lend.worker)), superseded).await
+                } else {
+                    either(pool.acquire(lend.worker), superseded).await
+                };
+                match acquired {
+                    None => continue,
+                    Some(Ok(lease)) => {
                         // Its role may have been lost while we waited for the connection.
                         if self.monitor.view().primary == Some(node) {
                             return Ok(lease);
@@ -110,17 +128,19 @@ impl Proxy {
                         lease.give_back(Instant::now());
                         continue;
                     }
-                    Err(error @ AcquireError::Full { .. }) => {
+                    Some(Err(
+                        error @ (AcquireError::Full { .. } | AcquireError::ShareFull { .. }),
+                    )) => {
                         self.metrics(lend.worker).pool_timeout();
-                        return Err(full(&error, &self.monitor.name(node)));
+                        return Err(full(&error, self.monitor.name(node)));
                     }
-                    Err(AcquireError::Closed) => {}
-                    Err(AcquireError::Connect(error)) => {
+                    Some(Err(AcquireError::Down | AcquireError::Closed)) => {}
+                    Some(Err(AcquireError::Connect(error))) => {
                         self.connect_failed(node, &error);
                         match error.cause() {
                             Cause::Node => {}
                             Cause::Full | Cause::Login | Cause::Other => {
-                                return Err(refusal(error, &self.monitor.name(node)));
+                                return Err(refusal(error, self.monitor.name(node)));
                             }
                         }
                     }
@@ -217,7 +237,7 @@ impl Proxy {
     }
 
     fn connect_failed(&self, node: NodeId, error: &ConnectError) {
-        tracing::warn!(node = %self.monitor.name(node), %error, "no server connection");
+        tracing::warn!(node = self.monitor.name(node), %error, "no server connection");
         if error.cause() == Cause::Node {
             self.monitor.report_failure(node, Failure::Connect);
         }
@@ -240,13 +260,27 @@ impl Drop for Hold<'_> {
     }
 }
 
+/// What `work` comes to, unless `end` comes before.
+pub(super) async fn either<T>(work: impl Future<Output = T>, end: impl Future) -> Option<T> {
+    tokio::select! {
+        biased;
+        done = work => Some(done),
+        _ended = end => None,
+    }
+}
+
 fn full(error: &AcquireError, node: &str) -> Visible {
+    let hint = if matches!(error, AcquireError::ShareFull { .. }) {
+        "pool.primary_reads_share keeps the rest for writes; look why no replica can serve reads"
+    } else {
+        "raise pool.max_size or pool.acquire_timeout, or use fewer connections at a time"
+    };
     Visible::error(
         Fault::Proxy,
         SqlState::TOO_MANY_CONNECTIONS,
         format!("{error} (node {node})"),
     )
-    .hint("raise pool.max_size or pool.acquire_timeout, or use fewer connections at a time")
+    .hint(hint)
 }
 
 fn refusal(error: ConnectError, node: &str) -> Visible {
@@ -256,9 +290,9 @@ fn refusal(error: ConnectError, node: &str) -> Visible {
         }
         ConnectError::Dial(_)
         | ConnectError::TimedOut
+        | ConnectError::NodeDown
         | ConnectError::Lost(_)
         | ConnectError::Credentials(_)
-        | ConnectError::Gone
         | ConnectError::Protocol(_) => Visible::error(
             Fault::Node,
             SqlState::CONNECTION_FAILURE,

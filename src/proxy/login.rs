@@ -15,15 +15,16 @@ use super::{
     clients::Client,
     handshake::{self, Accepted, HandshakeContext, HandshakeError, Login, refuse},
     is_ascii_safe,
-    lend::{Lend, Refused},
-    observe,
+    lend::{Lend, Refused, either},
+    observe::{self, Problem},
     tenant::Tenant,
 };
 use crate::{
-    cluster::{Health, Role},
+    cluster::{Health, NodeId, Role},
     error::{Fault, Visible},
     metrics::LoginResult,
     net::Stream,
+    pool::Lease,
     protocol::{
         SqlState,
         backend::Status,
@@ -242,7 +243,6 @@ impl Door {
         tenant: &Arc<Tenant>,
         settings: Settings,
     ) -> Result<(Arc<Settings>, Arc<[Setting]>), Visible> {
-        let proxy = &self.proxy;
         // Nobody can cancel it, and nobody lists it: it isn't a client yet.
         let entry = Client::new(
             CancelKey {
@@ -254,67 +254,26 @@ impl Door {
             false,
             "",
         );
+        let settings = Arc::new(settings);
         let mut avoid = Vec::new();
-        let mut lease = loop {
-            let target = {
-                let view = proxy.monitor.view();
-                let replica = view.nodes.iter().find(|node| {
-                    node.role == Role::Replica
-                        && node.health == Health::Up
-                        && !avoid.contains(&node.id)
-                });
-                match (view.primary, replica) {
-                    (None, Some(replica)) => Target::Replica(replica.id),
-                    _ => Target::Primary,
+        let mut welcome = loop {
+            let mut lease = self.lend_any(tenant, &entry, &mut avoid).await?;
+            let node = lease.node();
+            match told(&mut lease, &settings).await {
+                Ok(welcome) => {
+                    lease.give_back(Instant::now());
+                    break welcome;
                 }
-            };
-            let lend = Lend {
-                tenant,
-                worker: self.worker,
-                entry: &entry,
-                target,
-            };
-            match proxy.lend(lend).await {
-                Ok(lease) => break lease,
-                Err(Refused::Node(node)) => avoid.push(node),
-                Err(Refused::Told(error)) => {
+                // Another server says the same.
+                Err(problem) if problem.is_loss() && avoid.len() < LOSSES => avoid.push(node),
+                Err(problem) => {
                     return Err(Visible {
                         fatal: true,
-                        ..error
+                        ..problem.visible("applying the startup parameters")
                     });
                 }
             }
         };
-        let settings = Arc::new(settings);
-        let mut welcome: Vec<Setting> = lease.parameters.to_vec();
-        // From a connection that has other settings, what is told must start from none.
-        let fresh = lease
-            .backend
-            .settings
-            .as_ref()
-            .is_some_and(|known| known.is_empty());
-        let statements = if fresh {
-            Settings::default().statements_to(&settings)
-        } else {
-            Some(settings.statements_from_unknown())
-        };
-        if let Some(sql) = statements {
-            // If it fails half-way its state isn't known: dropping the lease closes it.
-            let reported = observe::report(&mut lease, &sql)
-                .await
-                .map_err(|problem| Visible {
-                    fatal: true,
-                    ..problem.visible("applying the startup parameters")
-                })?;
-            for (name, value) in reported {
-                match welcome.iter_mut().find(|(known, _)| *known == name) {
-                    Some((_, old)) => *old = value,
-                    None => welcome.push((name, value)),
-                }
-            }
-            lease.backend.settings = Some(Arc::clone(&settings));
-        }
-        lease.give_back(Instant::now());
         if let Some((_, standby)) = welcome
             .iter_mut()
             .find(|(name, _)| &**name == "in_hot_standby")
@@ -324,6 +283,58 @@ impl Door {
         let welcome: Arc<[Setting]> = welcome.into();
         tenant.remember(Arc::clone(&settings), Arc::clone(&welcome));
         Ok((settings, welcome))
+    }
+
+    /// A connection to the primary, or else to some replica: clients get in while there is no
+    /// primary.
+    async fn lend_any(
+        &self,
+        tenant: &Arc<Tenant>,
+        entry: &Client,
+        avoid: &mut Vec<NodeId>,
+    ) -> Result<Lease, Visible> {
+        let proxy = &self.proxy;
+        loop {
+            let mut primary = proxy.monitor.subscribe_primary();
+            let known = primary.borrow_and_update().node.is_some();
+            let replica = {
+                let view = proxy.monitor.view();
+                let up = view.nodes.iter().find(|node| {
+                    node.role == Role::Replica
+                        && node.health == Health::Up
+                        && !avoid.contains(&node.id)
+                });
+                up.map(|node| node.id)
+            };
+            let (target, elsewhere) = match replica {
+                Some(replica) if !known => (Target::Replica(replica), false),
+                replica => (Target::Primary, replica.is_some()),
+            };
+            let lent = proxy.lend(Lend {
+                tenant,
+                worker: self.worker,
+                entry,
+                target,
+                fallback: false,
+            });
+            let lost = async {
+                if !elsewhere {
+                    std::future::pending::<()>().await;
+                }
+                drop(primary.wait_for(|now| now.node.is_none()).await);
+            };
+            match either(lent, lost).await {
+                None => {}
+                Some(Ok(lease)) => return Ok(lease),
+                Some(Err(Refused::Node(node))) => avoid.push(node),
+                Some(Err(Refused::Told(error))) => {
+                    return Err(Visible {
+                        fatal: true,
+                        ..error
+                    });
+                }
+            }
+        }
     }
 
     async fn open_console(&self, mut login: Login, identity: Identity) {
@@ -425,3 +436,33 @@ impl Drop for Place<'_> {
         self.0.connected.fetch_sub(1, Ordering::Relaxed);
     }
 }
+
+/// What a server tells of a session with these settings. After an error the connection's state
+/// isn't known: dropping the lease closes it.
+async fn told(lease: &mut Lease, settings: &Arc<Settings>) -> Result<Vec<Setting>, Problem> {
+    let mut welcome: Vec<Setting> = lease.parameters.to_vec();
+    // From a connection that has other settings, what is told must start from none.
+    let fresh = lease
+        .backend
+        .settings
+        .as_ref()
+        .is_some_and(|known| known.is_empty());
+    let statements = if fresh {
+        Settings::default().statements_to(settings)
+    } else {
+        Some(settings.statements_from_unknown())
+    };
+    if let Some(sql) = statements {
+        for (name, value) in observe::report(lease, &sql).await? {
+            match welcome.iter_mut().find(|(known, _)| *known == name) {
+                Some((_, old)) => *old = value,
+                None => welcome.push((name, value)),
+            }
+        }
+        lease.backend.settings = Some(Arc::clone(settings));
+    }
+    Ok(welcome)
+}
+
+/// Servers that a login may lose.
+const LOSSES: usize = 3;

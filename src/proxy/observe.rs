@@ -1,7 +1,7 @@
 //! Looking at a server connection: what is its state now, after something ran whose effects can't
 //! be told from its text? PostgreSQL is asked, nothing is counted from calls.
 
-use std::{collections::HashSet, fmt, io, sync::Arc, time::Duration};
+use std::{collections::HashSet, fmt, io, sync::Arc, task::Poll, time::Duration};
 
 use tokio::{
     io::AsyncWriteExt as _,
@@ -20,12 +20,8 @@ use crate::{
         startup::Setting,
         write,
     },
-    session::{
-        Pin, Session,
-        prepared::Named,
-        settings::{Settings, quoted_literal},
-    },
-    sql::{self, Catalogue, Effect, MOST_NAMES, Untold},
+    session::{Pin, Pins, Session, prepared::Named, settings::Settings},
+    sql::{self, Effect},
 };
 
 /// How long the server may take for it.
@@ -48,10 +44,6 @@ pub(super) const LOOK: &str = "SELECT 's'::pg_catalog.text, name, setting FROM p
      UNION ALL SELECT 'c', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
      UNION ALL SELECT 'p', name, NULL FROM pg_catalog.pg_prepared_statements WHERE from_sql";
 
-/// Settings with a prefix aren't listed: each is asked for.
-const CUSTOM: &str = " UNION ALL SELECT 'u', n, pg_catalog.current_setting(n, true) \
-     FROM pg_catalog.unnest(ARRAY[";
-
 /// What SQL-level statements that were prepared out of sight were prepared with.
 const PREPARED: &str =
     "SELECT 'p', name, statement FROM pg_catalog.pg_prepared_statements WHERE from_sql";
@@ -70,6 +62,22 @@ pub(super) enum Problem {
 }
 
 impl Problem {
+    /// The connection is lost: another one may do.
+    pub(super) fn is_loss(&self) -> bool {
+        match self {
+            Self::Io(_) | Self::TimedOut => true,
+            Self::Refused { sqlstate, .. } => {
+                matches!(&sqlstate.0, [b'0', b'8', ..] | [b'5', b'7', b'P', b'0', _])
+            }
+            Self::Protocol => false,
+        }
+    }
+
+    /// The server said so itself.
+    pub(super) fn was_said(&self) -> bool {
+        matches!(self, Self::Refused { .. })
+    }
+
     /// As the client hears of it.
     pub(super) fn visible(&self, during: &str) -> Visible {
         match self {
@@ -130,24 +138,16 @@ pub(super) async fn report(server: &mut Server, sql: &str) -> Result<Vec<Setting
 ///
 /// # Errors
 /// Its state isn't known: it must be closed.
-pub(super) async fn look(
-    server: &mut Server,
-    session: &mut Session,
-    catalogue: Option<&Catalogue>,
-) -> Result<Vec<u8>, Problem> {
-    let answer = ask(server, &question(session, catalogue)).await?;
+pub(super) async fn look(server: &mut Server, session: &mut Session) -> Result<Vec<u8>, Problem> {
+    let answer = ask(server, LOOK).await?;
     if answer.status != Status::Idle {
         return Err(Problem::Protocol);
     }
-    let mut pins = session.pins.unseen();
-    std::mem::take(&mut session.pending)
-        .iter()
-        .for_each(|pin| pins.add(pin));
-    if session.untold.others {
-        pins.add(Pin::Setting);
+    let mut pins = Pins::default();
+    if session.pins.has(Pin::Other) {
+        pins.add(Pin::Other);
     }
-    session.untold = Untold::default();
-    let (mut found, mut custom) = (Vec::new(), Vec::new());
+    let mut found = Vec::new();
     let mut prepared: HashSet<Box<str>> = HashSet::new();
     let login = Arc::clone(&server.user);
     for [kind, name, value] in answer.rows {
@@ -163,7 +163,6 @@ pub(super) async fn look(
                     found.push((name, value));
                 }
             }
-            (Some("u"), Some(name), value) => custom.push((name, value)),
             (Some("t"), ..) => pins.add(Pin::TemporaryTable),
             (Some("l"), ..) => pins.add(Pin::AdvisoryLock),
             (Some("n"), ..) => pins.add(Pin::Listen),
@@ -186,37 +185,12 @@ pub(super) async fn look(
     session.pins = pins;
     session.suspect = false;
     let tracked = session.settings.current();
-    let found = Settings::from_observed(found).reconciled(tracked, custom);
+    let found = Settings::from_observed(found).reconciled(tracked);
     session.settings.observed(found);
     server.backend.settings = Some(Arc::clone(session.settings.current()));
-    // Settings with a prefix don't show unless they are asked for.
+    // Settings with a prefix don't show.
     server.backend.tainted = true;
     Ok(answer.notifications)
-}
-
-/// What to ask: also for the settings with a prefix that the session has, that what ran may have
-/// set, and that functions set.
-fn question(session: &Session, catalogue: Option<&Catalogue>) -> String {
-    let mut names: Vec<&str> = session.settings.current().custom().collect();
-    names.extend(session.untold.names.iter().map(|name| &**name));
-    names.extend(
-        catalogue
-            .into_iter()
-            .flat_map(Catalogue::settings)
-            .map(|name| &**name),
-    );
-    names.sort_unstable();
-    names.dedup();
-    names.retain(|name| !name.starts_with("pgsplit."));
-    names.truncate(2 * MOST_NAMES);
-    let mut sql = LOOK.to_owned();
-    if !names.is_empty() {
-        let literals: Vec<String> = names.into_iter().map(quoted_literal).collect();
-        sql.push_str(CUSTOM);
-        sql.push_str(&literals.join(","));
-        sql.push_str("]::pg_catalog.text[]) n");
-    }
-    sql
 }
 
 /// Takes note of SQL-level statements that were dropped out of sight; whether `there` holds none
@@ -355,8 +329,19 @@ async fn exchange(server: &mut Server, out: &[u8]) -> Result<Answer, Problem> {
 }
 
 async fn fill(buffer: &mut Buffer, server: &mut Server) -> Result<(), Problem> {
-    let stream = &mut server.stream;
-    match std::future::poll_fn(|cx| buffer.poll_fill(cx, stream)).await {
+    let (stream, link) = (&mut server.stream, &server.link);
+    let filled = std::future::poll_fn(|cx| match buffer.poll_fill(cx, stream) {
+        Poll::Pending => {
+            link.watch(cx);
+            if link.is_doomed() {
+                let gone = io::Error::new(io::ErrorKind::ConnectionAborted, "its node is down");
+                return Poll::Ready(Err(gone));
+            }
+            Poll::Pending
+        }
+        filled => filled,
+    });
+    match filled.await {
         Ok(0) => Err(Problem::Io(io::ErrorKind::UnexpectedEof.into())),
         Ok(_) => Ok(()),
         Err(error) => Err(Problem::Io(error)),
@@ -453,13 +438,10 @@ async fn bytes_are_pending(
 ) -> io::Result<bool> {
     let stream = &mut server.stream;
     let partial = partial || !scratch.server_in.is_empty();
-    let count = std::future::poll_fn(|cx| {
-        use std::task::Poll;
-        match scratch.server_in.poll_fill(cx, stream) {
-            Poll::Pending if !partial => Poll::Ready(Ok(None)),
-            Poll::Pending => Poll::Pending,
-            Poll::Ready(count) => Poll::Ready(count.map(Some)),
-        }
+    let count = std::future::poll_fn(|cx| match scratch.server_in.poll_fill(cx, stream) {
+        Poll::Pending if !partial => Poll::Ready(Ok(None)),
+        Poll::Pending => Poll::Pending,
+        Poll::Ready(count) => Poll::Ready(count.map(Some)),
     })
     .await?;
     match count {

@@ -1,7 +1,6 @@
 //! Running a proxy: listeners, worker threads, reload, drain.
 
 use std::{
-    collections::HashMap,
     fmt, io,
     net::SocketAddr,
     sync::{
@@ -25,12 +24,12 @@ use super::{
     login::Door,
 };
 use crate::{
-    cluster::{Cause, Health, MAX_NODES, NodeId, View},
+    cluster::{Health, NodeId},
     config::Settings as Config,
     metrics::Metrics,
-    monitor::{Monitor, NodesError, Traffic, Wanted},
+    monitor::{Monitor, Traffic},
     net::{
-        Stream, listen_tcp, listen_unix,
+        Dialer, Stream, listen_tcp, listen_unix,
         tls::{ServerTls, TlsError},
     },
     pool::Pool,
@@ -53,13 +52,10 @@ pub struct Running {
 pub enum StartError {
     Listen { address: String, problem: io::Error },
     Tls(TlsError),
-    Nodes(NodesError),
     Random(NoRandomness),
     Thread(io::Error),
 }
 
-/// Whether a node that leaves is free is looked at this often.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Pools are looked after this often.
 const TEND: Duration = Duration::from_secs(1);
 /// After a failure to accept (out of file descriptors): not again before this.
@@ -81,6 +77,12 @@ impl Running {
             .as_ref()
             .map(ServerTls::load)
             .transpose()
+            .map_err(StartError::Tls)?;
+        let dialers = config
+            .nodes
+            .iter()
+            .map(Dialer::new)
+            .collect::<Result<Box<[_]>, _>>()
             .map_err(StartError::Tls)?;
         let mut tcp = Vec::new();
         for address in &config.listen.addresses {
@@ -110,8 +112,7 @@ impl Running {
             _ => None,
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let monitor = Monitor::start(&config.nodes, &config.monitor, &tasks, &stop)
-            .map_err(StartError::Nodes)?;
+        let monitor = Monitor::start(&config.nodes, &config.monitor, &tasks, &stop);
         for database in config
             .databases
             .iter()
@@ -121,7 +122,7 @@ impl Running {
             let dbname = database.dbname.as_deref().unwrap_or(&database.name);
             let _wanted = monitor.catalogue(dbname);
         }
-        let proxy = Proxy::new(config, reload, workers, monitor, (tasks, stop))
+        let proxy = Proxy::new(config, reload, workers, dialers, monitor, (tasks, stop))
             .map_err(StartError::Random)?;
         Ok(Self {
             proxy,
@@ -211,6 +212,7 @@ impl Proxy {
         config: Config,
         reload: Reload,
         workers: usize,
+        dialers: Box<[Dialer]>,
         monitor: Arc<Monitor>,
         (tasks, stop): (TaskTracker, CancellationToken),
     ) -> Result<Arc<Self>, NoRandomness> {
@@ -222,11 +224,12 @@ impl Proxy {
             monitor,
             worker_metrics: (0..workers).map(|worker| metrics.worker(worker)).collect(),
             metrics,
+            dialers,
             tenants: Default::default(),
             clients: Clients::default(),
             next_session: AtomicU32::new(1),
             statements: Default::default(),
-            in_flight: (0..MAX_NODES).map(|_place| AtomicU32::new(0)).collect(),
+            in_flight: config.nodes.iter().map(|_| AtomicU32::new(0)).collect(),
             written: Default::default(),
             held: AtomicUsize::new(0),
             connected: AtomicUsize::new(0),
@@ -288,16 +291,11 @@ impl Proxy {
         let before = self.authenticator.load_full();
         let authenticator = Authenticator::new(&new.users, new.listen.trust, Some(&before))
             .map_err(|error| error.to_string())?;
-        let nodes: Vec<Wanted> = new.nodes.iter().cloned().map(Wanted::from).collect();
-        self.monitor
-            .set_nodes(&nodes, Cause::Configuration)
-            .map_err(|error| error.to_string())?;
         self.authenticator.store(Arc::new(authenticator));
         self.config.store(Arc::new(old.reloaded(&new)));
         // Sessions that begin from now on get pools by the new settings; the old pools go with
         // their last session.
-        let nodes_only = |key: &str| key.starts_with("node.");
-        if !changes.live.iter().all(|change| nodes_only(&change.key)) {
+        if !changes.live.is_empty() {
             self.tenants().by_name.clear();
         }
         self.metrics.reload();
@@ -372,14 +370,9 @@ pub(super) async fn tend(proxy: &Proxy, worker: usize) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        let view = proxy.monitor.view_full();
         for tenant in proxy.all_tenants() {
-            for node in &view.nodes {
-                match tenant.pool(node.id) {
-                    Some(pool) if node.health == Health::Maintenance => pool.retire(),
-                    Some(pool) => pool.tend(worker).await,
-                    None => {}
-                }
+            for pool in tenant.pools() {
+                pool.tend(worker).await;
             }
         }
     }
@@ -400,22 +393,21 @@ pub(super) async fn fence(proxy: Arc<Proxy>) {
     let mut ticks = proxy.monitor.subscribe();
     let mut before = proxy.monitor.view_full();
     let mut last = before.primary;
-    let mut farewell = Farewell::default();
     loop {
-        let leaving = !farewell.0.is_empty();
         tokio::select! {
             () = proxy.stop.cancelled() => return,
             changed = ticks.changed() => if changed.is_err() { return },
-            () = tokio::time::sleep(LOOK_AGAIN), if leaving => {}
         }
         let now = proxy.monitor.view_full();
-        for new in &now.nodes {
-            let was = |health| before.node(new.id).is_some_and(|old| old.health == health);
-            if new.health == Health::Down && !was(Health::Down) {
+        for (old, new) in before.nodes.iter().zip(&now.nodes) {
+            let (was_down, is_down) = (old.health == Health::Down, new.health == Health::Down);
+            if was_down != is_down {
+                each_pool(&proxy, new.id, |pool| pool.set_down(is_down));
+            }
+            if is_down && !was_down {
                 doom(&proxy, new.id);
             }
         }
-        farewell.attend(&proxy, &now);
         if before.epoch != now.epoch {
             if before.epoch > 0 {
                 proxy.metrics.failover();
@@ -424,16 +416,8 @@ pub(super) async fn fence(proxy: Arc<Proxy>) {
                 tenant.forget_welcomes();
             }
             // The new primary's connections were made while it was a replica: what they know of
-            // its state still holds. Those to the former primary don't, unless that leaves without
-            // having been superseded: it is known by another name or address now.
-            let timeline = now.primary().and_then(|primary| primary.timeline);
-            let renamed = |node: NodeId| {
-                let node = now.node(node);
-                node.is_some_and(|node| node.leaving && node.timeline == timeline)
-            };
-            if let Some(former) = last.filter(|former| Some(*former) != now.primary)
-                && !renamed(former)
-            {
+            // its state still holds. Those to the former primary don't.
+            if let Some(former) = last.filter(|former| Some(*former) != now.primary) {
                 doom(&proxy, former);
             }
         }
@@ -442,47 +426,13 @@ pub(super) async fn fence(proxy: Arc<Proxy>) {
     }
 }
 
-/// Nodes in maintenance or leaving whose server connections end as they come free, and since when.
-#[derive(Default)]
-struct Farewell(HashMap<NodeId, Instant>);
-
-impl Farewell {
-    fn attend(&mut self, proxy: &Proxy, view: &View) {
-        self.0.retain(|id, _| {
-            let node = view.node(*id);
-            node.is_some_and(|node| node.health == Health::Maintenance)
-        });
-        for node in &view.nodes {
-            if node.health != Health::Maintenance {
-                continue;
-            }
-            let since = *self.0.entry(node.id).or_insert_with(Instant::now);
-            let tenants = proxy.all_tenants();
-            let pools = || {
-                let pools = tenants.iter().flat_map(|tenant| tenant.pools());
-                pools.filter(|pool| pool.node() == node.id)
-            };
-            pools().for_each(Pool::retire);
-            if !node.leaving {
-                continue;
-            }
-            if since.elapsed() > proxy.settings().listen.drain_timeout {
-                pools().for_each(Pool::doom);
-            }
-            if pools().all(Pool::is_drained) {
-                // Before another node may have its place.
-                proxy.metrics.node_left(node.id);
-                proxy.monitor.forget(node.id);
-            }
-        }
-    }
+fn doom(proxy: &Proxy, node: NodeId) {
+    each_pool(proxy, node, Pool::doom);
 }
 
-fn doom(proxy: &Proxy, node: NodeId) {
+fn each_pool(proxy: &Proxy, node: NodeId, work: impl Fn(&Pool)) {
     for tenant in proxy.all_tenants() {
-        if let Some(pool) = tenant.pool(node) {
-            pool.doom();
-        }
+        tenant.pool(node).into_iter().for_each(&work);
     }
 }
 
@@ -491,7 +441,6 @@ impl fmt::Display for StartError {
         match self {
             Self::Listen { address, problem } => write!(f, "can't listen on {address}: {problem}"),
             Self::Tls(error) => write!(f, "{error}"),
-            Self::Nodes(error) => write!(f, "{error}"),
             Self::Random(error) => write!(f, "{error}"),
             Self::Thread(error) => write!(f, "can't start a worker: {error}"),
         }

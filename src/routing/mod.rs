@@ -40,6 +40,20 @@ pub enum Target {
 }
 
 impl Route {
+    /// A read that belongs on a replica runs on the primary, since none can serve it.
+    #[must_use]
+    pub fn is_fallback(self) -> bool {
+        self.target == Target::Primary
+            && matches!(
+                self.reason,
+                Reason::Watermark
+                    | Reason::Lag
+                    | Reason::NoReplica
+                    | Reason::Retry
+                    | Reason::RecoveryConflict
+            )
+    }
+
     fn primary(reason: Reason) -> Self {
         Self {
             target: Target::Primary,

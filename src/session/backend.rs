@@ -15,10 +15,8 @@ pub struct Backend {
     pub unnamed: Option<Stamp>,
     /// Something ran there whose effects on the settings can't all be seen.
     pub tainted: bool,
-    /// It isn't to be lent again.
+    /// A name of a client's was prepared there as it is: close it after this request.
     pub spoiled: bool,
-    /// The session that wrote there last: what `currval` and `lastval` tell is its own.
-    pub writer: Option<u32>,
 }
 
 impl Backend {
@@ -31,7 +29,6 @@ impl Backend {
             unnamed: None,
             tainted: false,
             spoiled: false,
-            writer: None,
         }
     }
 

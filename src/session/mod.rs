@@ -22,7 +22,7 @@ pub use transaction::Transaction;
 
 use crate::{
     cluster::Seen,
-    sql::{Isolation, Lexing, Untold},
+    sql::{Isolation, Lexing},
 };
 use prepared::{Named, Names};
 use settings::{Settings, Tracker, Value};
@@ -45,12 +45,6 @@ pub struct Session {
     pub unsynced: bool,
     /// Something ran since the last look at the backend that may have changed its state unseen.
     pub suspect: bool,
-    /// Settings that it may have changed so.
-    pub untold: Untold,
-    /// Pins that hold once a look has been taken.
-    pub pending: Pins,
-    /// The server connection that it last wrote on, by number: `currval` is known there.
-    pub wrote_on: Option<u64>,
 }
 
 impl Session {
@@ -69,9 +63,6 @@ impl Session {
             own: Own::default(),
             unsynced: false,
             suspect: false,
-            untold: Untold::default(),
-            pending: Pins::default(),
-            wrote_on: None,
         }
     }
 

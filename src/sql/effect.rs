@@ -41,11 +41,8 @@ pub enum Effect {
     /// DEALLOCATE of one name, or of all.
     Deallocate(Option<Box<str>>),
     DiscardAll,
-    DiscardSequences,
-    /// DISCARD PLANS or TEMP.
+    /// DISCARD PLANS, SEQUENCES or TEMP.
     DiscardPart,
-    /// LOAD of a library.
-    Load,
     Listen,
     /// UNLISTEN of a channel or of all.
     Unlisten,

@@ -301,14 +301,12 @@ impl Cluster {
 
     /// Makes a replica the primary. The others don't follow by themselves: [`Cluster::follow`].
     pub fn promote(&self, node: usize) -> Result<(), Failure> {
-        let at = self.node(node)?;
-        run(
-            &format!("promoting {}", at.name),
-            self.programs
-                .command("pg_ctl")
-                .args(["promote", "-s", "-w", "-t", "60", "-D"])
-                .arg(&at.data),
-        )?;
+        if self.psql(node, "select pg_promote(true, 60)")? != "t" {
+            return Err(Failure::new(format!(
+                "{} wasn't promoted within 60 s",
+                self.node(node)?.name
+            )));
+        }
         self.primary.store(node, Ordering::Relaxed);
         Ok(())
     }
@@ -345,6 +343,29 @@ impl Cluster {
                 ])
                 .arg(&self.dir)
                 .args(["-p", &primary.port.to_string(), "-D"])
+                .arg(&at.data),
+        )?;
+        self.configure(node)?;
+        self.start_node(node)
+    }
+
+    /// Makes a stopped node that was the primary a replica of the present one, and starts it: what
+    /// it has written since the other was promoted is undone (`pg_rewind`, which needs
+    /// `wal_log_hints`).
+    pub fn rewind(&self, node: usize) -> Result<(), Failure> {
+        let at = self.node(node)?;
+        let source = format!(
+            "host={} port={} user=postgres dbname=postgres",
+            self.dir.display(),
+            self.node(self.primary())?.port
+        );
+        // pg_rewind learns of the new timeline from the last checkpoint only.
+        self.psql(self.primary(), "checkpoint")?;
+        run(
+            &format!("rewinding {}", at.name),
+            self.programs
+                .command("pg_rewind")
+                .args(["--no-sync", "--source-server", &source, "--target-pgdata"])
                 .arg(&at.data),
         )?;
         self.configure(node)?;

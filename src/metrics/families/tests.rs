@@ -55,7 +55,6 @@ fn parse(text: &str) -> BTreeMap<String, Parsed> {
 
 fn node(name: &str, role: Role, health: Health) -> NodeRow {
     NodeRow {
-        id: NodeId(u16::from(role == Role::Replica)),
         name: name.into(),
         host: "h".into(),
         port: 5432,
@@ -63,7 +62,6 @@ fn node(name: &str, role: Role, health: Health) -> NodeRow {
         weight: 1,
         role,
         health,
-        leaving: false,
         timeline: None,
         lsn: None,
         lag: Some(Duration::from_millis(1_500)),

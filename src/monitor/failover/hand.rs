@@ -386,12 +386,12 @@ async fn login(
     options: &str,
     deadline: Instant,
 ) -> Result<(Client, AbortOnDropHandle<()>), Problem> {
-    let node = monitor
-        .watched(node)
+    let target = monitor
+        .targets
+        .get(node.index())
         .ok_or(Problem::new(Failure::Connect))?;
     let password = by.password.as_ref().map(|password| &*password.0);
-    let login = node.target.login_as(&by.user, password, options, deadline);
-    login.await
+    target.login_as(&by.user, password, options, deadline).await
 }
 
 /// Runs `failover.command` with these arguments.

@@ -128,8 +128,7 @@ impl Monitor {
             lsn: lsn.or(at.and_then(|n| n.position()).map(|p| p.lsn)),
             timeline: at.and_then(|n| n.timeline),
         };
-        let view = self.view();
-        self.events.record(event, [&view, &view]);
+        self.events.record(event, &|id| self.name(id));
     }
 
     fn withhold(&self, node: NodeId, on: bool, cause: Cause) {

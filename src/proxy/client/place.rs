@@ -17,6 +17,7 @@ use super::{
     wait::{Waited, wait},
 };
 use crate::{
+    config::settings::PoolMode,
     error::{Fault, Visible},
     metrics::RetryReason,
     pool::Lease,
@@ -103,11 +104,6 @@ impl Task {
                         }
                     }
                 }
-                if request.class.traits.has(Traits::SEQUENCES)
-                    && let Some(lease) = self.written_on()
-                {
-                    return Ok(Some((lease, route)));
-                }
             }
             Target::Replica(node) => {
                 if let Some(lease) = self.replica.take()
@@ -117,7 +113,14 @@ impl Task {
                 }
             }
         }
-        let lease = self.proxy.at_hand(&self.wants(route.target), self.began);
+        let wants = Lend {
+            fallback: self.falls_back(route),
+            ..self.wants(route.target)
+        };
+        let mut epoch = self.epoch;
+        let lease = self.proxy.at_hand(&wants, self.began, &mut epoch);
+        let fallback = wants.fallback;
+        self.epoch = epoch;
         if let Some(lease) = lease {
             self.lent(Duration::ZERO);
             return Ok(Some((lease, route)));
@@ -129,6 +132,7 @@ impl Task {
             worker: self.worker,
             entry: &self.entry,
             target: route.target,
+            fallback,
         });
         let (stream, client_in) = (&mut self.stream, &mut scratch.client_in);
         let lent = match wait(lent, &self.entry, stream, client_in, request.len).await {
@@ -148,6 +152,8 @@ impl Task {
         match lent {
             Ok(lease) => {
                 self.lent(waiting.elapsed());
+                // Another node may have become the primary while it was waited for.
+                self.epoch = self.proxy.monitor.view().epoch;
                 Ok(Some((lease, route)))
             }
             Err(Refused::Node(node)) => {
@@ -196,7 +202,16 @@ impl Task {
             worker: self.worker,
             entry: &self.entry,
             target,
+            fallback: false,
         }
+    }
+
+    /// A read that belongs on a replica takes a connection of the primary's. (Not where the session
+    /// keeps it for all that it sends later.)
+    fn falls_back(&self, route: Route) -> bool {
+        route.is_fallback()
+            && self.tenant.mode != PoolMode::Session
+            && self.proxy.monitor.view().nodes.len() > 1
     }
 
     fn lent(&self, waited: Duration) {
@@ -204,14 +219,6 @@ impl Task {
         if let Some(stats) = self.tenant.database.stats.get(self.worker) {
             stats.assigned(waited);
         }
-    }
-
-    /// The connection that the session wrote on last, if it is there and free.
-    fn written_on(&self) -> Option<Lease> {
-        let view = self.proxy.monitor.view();
-        let primary = view.primary.filter(|_| view.withheld.is_none())?;
-        let pool = self.tenant.pool(primary)?;
-        pool.acquire_link(self.worker, self.session.wrote_on?)
     }
 
     /// Whether a request has to leave the replica that the transaction, or the implicit one of an
@@ -435,7 +442,9 @@ impl Task {
         if self.held.is_none() || pins.is_empty() {
             return false;
         }
-        let splittable = pins.iter().all(Pin::leaves_reads);
+        let splittable = pins
+            .iter()
+            .all(|pin| matches!(pin, Pin::Listen | Pin::AdvisoryLock));
         // What goes on over several requests would keep the other connection in this one's place.
         let alone = self.session.transaction == Transaction::Idle
             && request.begin.is_none()

@@ -9,7 +9,7 @@ use super::{
         answer,
         clients::Activity,
         exchange::{Exchange, Outcome, Refuse, Side, Terms},
-        observe,
+        observe::{self, Problem},
         scratch::Scratch,
     },
     Gone, Next, Task,
@@ -17,12 +17,13 @@ use super::{
 use crate::{
     cluster::NodeId,
     error::{Fault, Visible},
+    metrics::RetryReason,
     pool::Lease,
     protocol::{SqlState, backend::Status, write},
     routing::{Reason, Route, Target},
     session::{
-        Pin, Session, Transaction,
-        effects::{see_extended, server_lost},
+        Session, Transaction,
+        effects::server_lost,
         emit::{self, Mentions, Sink},
         request::{End, Request, Work},
     },
@@ -68,7 +69,20 @@ impl Task {
         };
         let replica = matches!(route.target, Target::Replica(_));
         let node = lease.node();
-        if let Err(error) = self.bring_identity(&mut lease).await {
+        if let Err(problem) = self.bring_identity(&mut lease).await {
+            let doomed = lease.link.is_doomed();
+            drop(lease);
+            // Nothing of the request has been sent.
+            if problem.is_loss() && self.session.pins.is_empty() && tries.count < Tries::LIMIT {
+                self.node_failed(node, !doomed && !problem.was_said());
+                tries.count += 1;
+                tries.avoid.push(node);
+                self.proxy
+                    .metrics(self.worker)
+                    .retry(RetryReason::ConnectionLost);
+                return Ok(Next::Again);
+            }
+            let error = problem.visible("applying the session's settings");
             return self
                 .fail(request, &error, scratch)
                 .await
@@ -247,7 +261,7 @@ impl Task {
     }
 
     /// A role can't be carried over blindly: if that fails the statement must not run at all.
-    async fn bring_identity(&mut self, lease: &mut Lease) -> Result<(), Visible> {
+    async fn bring_identity(&mut self, lease: &mut Lease) -> Result<(), Problem> {
         if self.session.transaction.is_open() || self.session.unsynced {
             return Ok(());
         }
@@ -266,51 +280,9 @@ impl Task {
         let Some(sql) = lease.backend.statements_to(&wanted) else {
             return Ok(());
         };
-        observe::execute(lease, &sql)
-            .await
-            .map_err(|problem| problem.visible("applying the session's settings"))?;
+        observe::execute(lease, &sql).await?;
         lease.backend.settings = Some(wanted);
         Ok(())
-    }
-
-    /// A request may do what its text doesn't tell, or asks for what lives in one backend.
-    #[cold]
-    fn expect_unseen(&mut self, request: &Request, lease: &mut Lease, scratch: &mut Scratch) {
-        let traits = request.class.traits;
-        if traits.has(Traits::BACKEND_STATE) {
-            self.session.pending.add(Pin::Backend);
-        }
-        if traits.has(Traits::SETS_UNTOLD) {
-            self.session.untold.others = true;
-        }
-        if traits.has(Traits::OBSERVE) {
-            self.session.suspect = true;
-            let bytes = scratch.client_in.filled();
-            if let Some(text) = request.query.clone().and_then(|range| bytes.get(range)) {
-                let lexing = self.session.lexing;
-                self.session.untold.see_statements(text, lexing);
-            } else if let Some(frames) = bytes.get(..request.len) {
-                see_extended(frames, &mut self.session, &mut scratch.resolved);
-            }
-        }
-        if traits.has(Traits::SEQUENCES) {
-            self.tenant.database.keeps_sequences();
-            let writer = lease.backend.writer;
-            if writer.is_some_and(|writer| writer != self.session.number)
-                && self.session.transaction.status() != Status::Failed
-                && !self.session.unsynced
-            {
-                // What another session's statements have left there is none of this one's business.
-                let mut sink = Sink {
-                    out: &mut scratch.to_server.bytes,
-                    replies: &mut scratch.replies,
-                    backend: &mut lease.backend,
-                    prepared_limit: self.tenant.prepared_limit,
-                };
-                sink.hidden_query(b"DISCARD SEQUENCES");
-                lease.backend.writer = None;
-            }
-        }
     }
 
     /// Writes the request to the server. `None`: it can't be sent through a pool.
@@ -322,8 +294,8 @@ impl Task {
         scratch: &mut Scratch,
     ) -> Option<emit::Passing> {
         let class = request.class;
-        if class.traits.any(UNSEEN) {
-            self.expect_unseen(request, lease, scratch);
+        if class.traits.has(Traits::OBSERVE) {
+            self.session.suspect = true;
         }
         if class.traits.has(Traits::DDL) {
             // Nothing that is known of the catalogue holds while this runs, nor until it is read again.
@@ -417,12 +389,6 @@ impl Task {
         })
     }
 }
-
-/// What happens, or is asked for, out of sight.
-const UNSEEN: Traits = Traits::OBSERVE
-    .with(Traits::BACKEND_STATE)
-    .with(Traits::SETS_UNTOLD)
-    .with(Traits::SEQUENCES);
 
 /// Which prepared statements a request rests on under the session's own names.
 fn mentions(traits: Traits, session: &Session) -> Mentions {

@@ -97,12 +97,10 @@ const HARMLESS: &[&str] = &[
 const LOCAL: &[&str] = &[
     "current_query",
     "current_setting",
-    "currval",
     "inet_client_addr",
     "inet_client_port",
     "inet_server_addr",
     "inet_server_port",
-    "lastval",
     "pg_available_extension_versions",
     "pg_available_extensions",
     "pg_available_wal_summaries",
@@ -208,8 +206,10 @@ const SQL_TEXT: &[&str] = &[
     "pg_input_is_valid",
 ];
 
-/// What they keep lives in one backend.
+/// What they tell or keep lives in one backend.
 const BACKEND_STATE: &[&str] = &[
+    "currval",
+    "lastval",
     "pg_backup_start",
     "pg_backup_stop",
     "pg_start_backup",
