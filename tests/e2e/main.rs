@@ -32,8 +32,8 @@ mod session;
 mod vanish;
 
 mod bulk;
+mod chaos;
 mod failover;
-mod nodes;
 mod promote;
 mod replicas;
 mod switchover;

@@ -4,6 +4,7 @@ mod load;
 mod process;
 mod proxy;
 mod raw;
+mod relay;
 mod shared;
 
 use std::{future::Future, time::Duration};
@@ -16,6 +17,7 @@ pub(crate) use pgsplit::cli::demo::{
 pub(crate) use process::{Guarded, drivers, pgsplit, program, succeed, succeed_in_two};
 pub(crate) use proxy::Proxy;
 pub(crate) use raw::{Frame, Raw, message, tags};
+pub(crate) use relay::{Cut, Fault, Relay};
 pub(crate) use shared::{cluster, knows_tls, own_cluster, own_cluster_with, unique, version};
 
 /// Runs a test's async body on a runtime of its own; a test that hangs fails after two minutes.
