@@ -3,6 +3,11 @@
 # End-to-end tests mostly wait: more of them than cores may run at a time.
 E2E_THREADS ?= 4
 
+# What is also run on the oldest and the newest PostgreSQL. `make test VERSION_TESTS=` runs all on
+# them, too.
+VERSIONS ?= 14 18
+VERSION_TESTS ?= routing:: prepared:: traps::
+
 .PHONY: demo test lint bench setup
 
 # A primary, two replicas and pgsplit before them. ARGS: --replicas N, --port P, --load, --keep.
@@ -20,6 +25,11 @@ test: setup
 	else \
 	    cargo test -- --test-threads=$(E2E_THREADS); \
 	fi
+	@for version in $(VERSIONS); do \
+	    echo "PostgreSQL $$version"; \
+	    PGSPLIT_PG_BIN=$(CURDIR)/target/drivers/pg$$version/bin \
+	    cargo test --quiet --test e2e -- --test-threads=$(E2E_THREADS) $(VERSION_TESTS) || exit 1; \
+	done
 
 setup:
 	@tests/setup.sh

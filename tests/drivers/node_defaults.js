@@ -2,6 +2,7 @@
 const assert = require("assert");
 const { once } = require("events");
 const { Client, Pool } = require("pg");
+const Cursor = require("pg-cursor");
 
 const [url, table, mark] = process.argv.slice(2);
 
@@ -30,6 +31,16 @@ async function main() {
   await client.query("BEGIN READ ONLY");
   assert.strictEqual((await client.query(`select count(*)::int as n from ${table} /* ${mark} */`)).rows[0].n, 10);
   await client.query("COMMIT");
+  // Portals that are read in pieces, in a transaction and in one that only the unfinished request is.
+  for (const around of [["BEGIN", "COMMIT"], []]) {
+    if (around.length) await client.query(around[0]);
+    const cursor = client.query(new Cursor(`select n from generate_series(1, $1) n /* ${mark} */`, [25]));
+    let rows, seen = 0;
+    while ((rows = await cursor.read(10)).length) seen += rows.length;
+    await cursor.close();
+    assert.strictEqual(seen, 25);
+    if (around.length) await client.query(around[1]);
+  }
   await assert.rejects(client.query("select 1/0"), { code: "22012" });
   await assert.rejects(client.query("select $1::int / 0", [1]), { code: "22012" });
   client.release();

@@ -1,7 +1,5 @@
 //! Cancel requests.
 
-use std::time::Duration;
-
 use tokio_postgres::NoTls;
 
 use crate::support::{Proxy, cluster, eventually, own_cluster, run, sqlstate, unique};
@@ -71,9 +69,18 @@ fn a_cancel_with_a_wrong_key_does_nothing() {
         let mut body = 80_877_102_i32.to_be_bytes().to_vec();
         body.extend(&key.body[..4]);
         body.extend([0xA5; 4]);
-        let sleeping = client.simple_query("select pg_sleep(0.5)");
+        let mark = unique("mark");
+        let sql = format!("/* pgsplit: primary */ select pg_sleep(2) /* {mark} */");
+        let sleeping = client.simple_query(&sql);
         let canceller = async {
-            tokio::time::sleep(Duration::from_millis(100)).await;
+            eventually("it runs", async || {
+                let running = format!(
+                    "select count(*) from pg_stat_activity \
+                     where query like '%{mark}%' and state = 'active' and pid <> pg_backend_pid()"
+                );
+                cluster().psql(0, &running).unwrap() == "1"
+            })
+            .await;
             let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", proxy.port))
                 .await
                 .unwrap();
@@ -102,7 +109,10 @@ fn a_client_that_waits_for_a_hung_replica_can_cancel() {
         cluster.hang(1).unwrap();
         let token = client.cancel_token();
         let canceller = async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            eventually("it waits", async || {
+                proxy.metric("pgsplit_server_connections", &["pg2", "state=\"active\""]) >= 1.0
+            })
+            .await;
             token.cancel_query(NoTls).await.unwrap();
         };
         let (result, ()) = tokio::join!(client.simple_query("select 1"), canceller);

@@ -88,6 +88,11 @@ fn sqlalchemy() {
 }
 
 #[test]
+fn django() {
+    run(drive(python("django_defaults.py"), ""));
+}
+
+#[test]
 fn node_postgres() {
     run(drive(node, ""));
 }

@@ -32,7 +32,10 @@ fn writes_not_sent_yet_wait_for_the_new_primary() {
         drop(transaction);
         let held = client.batch_execute("insert into t values (3)");
         let promotion = async {
-            tokio::time::sleep(Duration::from_millis(300)).await;
+            eventually("the write is held", async || {
+                proxy.metric("pgsplit_held_requests", &[]) >= 1.0
+            })
+            .await;
             cluster.promote(1).unwrap();
             cluster.follow(2).unwrap();
         };
