@@ -84,6 +84,7 @@ fn a_write_in_flight_when_the_primary_dies_is_never_sent_twice() {
             .unwrap();
         assert_eq!(cluster.psql(1, "select a from t").unwrap(), "2");
         assert_eq!(cluster.ran_on("in flight").unwrap(), [0]);
+        assert_eq!(proxy.metric("pgsplit_unknown_outcomes_total", &[]), 1.0);
     });
 }
 

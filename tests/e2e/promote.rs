@@ -161,10 +161,20 @@ fn nothing_is_promoted_while_replicas_hear_the_primary_or_too_much_would_be_lost
             .batch_execute("create table t (a text)")
             .await
             .unwrap();
+        // One replica streams from the other, and so says nothing of the primary.
+        let upstream = cluster.nodes()[1].port;
+        let conninfo = format!("host=127.0.0.1 port={upstream} user=replicator");
+        cluster.set(2, "primary_conninfo", &conninfo).unwrap();
+        let streams = format!("(select sender_port from pg_stat_wal_receiver) = {upstream}");
+        cluster.wait_until(2, &streams).unwrap();
         // Only pgsplit has lost it.
         relay.cut.send(true).unwrap();
         eventually("the failover is refused", async || {
-            has_event(&proxy, "failover", "still connected to the primary")
+            has_event(
+                &proxy,
+                "failover",
+                "1 of 2 replicas are still connected to the primary",
+            )
         })
         .await;
         let refused = ["reason=\"primary_heard\""];

@@ -48,10 +48,12 @@ pub(super) struct Mark {
 }
 
 /// What a replica tells when a failover is decided.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct Testimony {
     pub(super) received: Option<Lsn>,
     pub(super) hears: bool,
+    /// What it streams from, as its settings name it.
+    pub(super) from: Option<(String, u16)>,
 }
 
 impl Hand {
@@ -313,13 +315,17 @@ impl Hand {
                         w.last_msg_receipt_time > clock_timestamp() - (SELECT
                             setting::int4 / 2 * interval '1 ms' + interval '1 s' FROM pg_settings
                             WHERE name = 'wal_receiver_timeout' AND setting <> '0'), true)
-                        FROM pg_stat_get_wal_receiver() w WHERE w.pid IS NOT NULL)",
+                        FROM pg_stat_get_wal_receiver() w WHERE w.pid IS NOT NULL),
+                    (SELECT w.sender_host FROM pg_stat_get_wal_receiver() w WHERE w.status = 'streaming'),
+                    (SELECT w.sender_port FROM pg_stat_get_wal_receiver() w WHERE w.status = 'streaming')",
                 &[],
             )
             .await?;
+        let (host, port): (Option<String>, Option<i32>) = (row.try_get(2)?, row.try_get(3)?);
         Ok(Testimony {
             received: row.try_get::<_, Option<_>>(0)?.map(lsn),
             hears: row.try_get::<_, Option<bool>>(1)?.unwrap_or(false),
+            from: host.zip(port.and_then(|port| u16::try_from(port).ok())),
         })
     }
 
@@ -330,6 +336,11 @@ impl Hand {
         at: (&str, u16),
         timeline: u32,
     ) -> Result<(), Problem> {
+        self.point(primary, at).await?;
+        self.streams(timeline).await
+    }
+
+    async fn point(&self, primary: &Self, at: (&str, u16)) -> Result<(), Problem> {
         let row = self
             .client
             .query_one(
@@ -362,6 +373,11 @@ impl Hand {
             .batch_execute(&format!("ALTER SYSTEM SET primary_conninfo = '{literal}'"))
             .await?;
         self.client.batch_execute("SELECT pg_reload_conf()").await?;
+        Ok(())
+    }
+
+    /// Waits until a replica streams this timeline.
+    pub(super) async fn streams(&self, timeline: u32) -> Result<(), Problem> {
         let timeline = timeline.cast_signed();
         let sql = "SELECT count(*) FROM pg_stat_get_wal_receiver() w WHERE w.status = 'streaming'
             AND GREATEST(w.receive_start_tli, w.received_tli) >= $1";

@@ -157,6 +157,7 @@ impl Monitor {
 async fn watch(monitor: Weak<Monitor>, traffic: Weak<dyn Traffic>) {
     let mut watch = FailoverWatch::default();
     let mut told: Option<&'static str> = None;
+    let began = Instant::now();
     loop {
         let (Some(monitor), Some(traffic)) = (monitor.upgrade(), traffic.upgrade()) else {
             return;
@@ -170,6 +171,15 @@ async fn watch(monitor: Weak<Monitor>, traffic: Weak<dyn Traffic>) {
         let node = incumbent.map_or(NodeId(0), |(node, _)| node);
         let stand =
             |to, cause| monitor.note(node, What::Failover { from: before, to }, cause, None);
+        if incumbent.is_none()
+            && by.mode == FailoverMode::Promote
+            && began.elapsed() > by.confirm.max(LOGIN)
+            && told.is_none()
+        {
+            // Nothing can be done, and whoever waits for it should know.
+            told = Some(Refusal::NoPrimarySeen.name());
+            stand(Stand::Watching, Cause::Refused(Refusal::NoPrimarySeen));
+        }
         match (before, watch.stand()) {
             (Stand::Watching, to @ Stand::Confirming) => stand(to, Cause::Failover),
             (Stand::Confirming | Stand::Resting, to @ Stand::Watching) => {

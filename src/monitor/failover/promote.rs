@@ -97,7 +97,7 @@ pub(super) async fn choose(
         let witness = |(hand, said): &(Hand, Testimony)| Witness {
             node: hand.node,
             received: said.received,
-            hears: said.hears,
+            hears: said.hears && !follows_another(monitor, hand.node, said, primary),
             eligible: cluster.may_be_promoted(hand.node),
         };
         (written, answers.iter().map(witness).collect::<Vec<_>>())
@@ -246,6 +246,11 @@ pub(super) async fn follow(
                     return hand::run(command, &arguments, deadline).await;
                 }
                 let hand = Hand::open(&monitor, id, &by, deadline).await?;
+                let said = hand.testimony().await?;
+                if follows_another(&monitor, id, &said, Some(old)) {
+                    // What it streams from follows, and it with that.
+                    return hand.streams(timeline).await;
+                }
                 hand.follow(&primary, (&host, port), timeline).await
             });
             let problem = match done.await {
@@ -280,6 +285,25 @@ pub(super) async fn follow(
         ));
     }
     text
+}
+
+/// A replica streams from another node than the primary that was: from one of the others, named
+/// there as it is in our settings.
+fn follows_another(
+    monitor: &Monitor,
+    node: NodeId,
+    said: &Testimony,
+    primary: Option<NodeId>,
+) -> bool {
+    let Some((from, at)) = &said.from else {
+        return false;
+    };
+    let view = monitor.view();
+    let mut others = view.nodes.iter().filter(|n| n.id != node);
+    others.any(|other| {
+        let (_, host, port) = place(monitor, other.id);
+        Some(other.id) != primary && host == *from && port == *at
+    })
 }
 
 /// The old primary's fence is lifted once it is a replica: should it be promoted again by somebody

@@ -255,6 +255,9 @@ impl Task {
             pure || replica,
             rolled_back,
         );
+        if error.sqlstate == SqlState::TRANSACTION_RESOLUTION_UNKNOWN {
+            self.proxy.metrics(self.worker).outcome_unknown();
+        }
         if pinned || self.tenant.mode == PoolMode::Session && was_open {
             let error = Visible {
                 fatal: true,
