@@ -106,7 +106,7 @@ fn simple(task: &mut Task, request: &Request, text: &[u8], out: &mut Vec<u8>) ->
         | Kind::Several => return false,
     }
     // A simple Query drops the unnamed statement.
-    task.session.unnamed.clear();
+    task.session.unnamed.drop_now();
     write::ready_for_query(out, task.session.transaction.status());
     true
 }
@@ -145,9 +145,7 @@ fn idle(task: &mut Task, request: &Request, scratch: &mut Scratch) {
         }
         at += header.len;
     }
-    if let Some(names) = task.session.known_names() {
-        names.settle();
-    }
+    task.session.settle();
     if request.end == End::Sync {
         write::ready_for_query(out, task.session.transaction.status());
     }
@@ -333,9 +331,7 @@ fn own_extended(task: &mut Task, request: &Request, scratch: &mut Scratch) -> bo
         effect => own_statement(task, effect, &mut rows),
     }
     if rows.first() == Some(&tag::ERROR_RESPONSE) {
-        if let Some(names) = task.session.known_names() {
-            names.undo();
-        }
+        task.session.undo();
         scratch.to_client.bytes.extend_from_slice(&rows);
     } else {
         // RowDescription answers Describe, the rest answers Execute.
@@ -351,9 +347,7 @@ fn own_extended(task: &mut Task, request: &Request, scratch: &mut Scratch) -> bo
             |out| out.extend_from_slice(&rows),
             Some(description),
         );
-        if let Some(names) = task.session.known_names() {
-            names.settle();
-        }
+        task.session.settle();
     }
     write::ready_for_query(
         &mut scratch.to_client.bytes,
@@ -373,7 +367,7 @@ fn its_text(frames: &[u8], task: &Task, resolved: &mut Resolved) -> Option<Vec<u
         _ => return None,
     };
     if name.is_empty() {
-        return task.session.unnamed.text().map(<[u8]>::to_vec);
+        return task.session.unnamed.now().text().map(<[u8]>::to_vec);
     }
     let statement = resolved.resolve()?;
     resolved.rewind();

@@ -29,7 +29,7 @@ use crate::{
     },
     session::{
         Pin as SessionPin, Session,
-        replies::{Meaning, OutOfStep},
+        replies::{Change, Meaning, OutOfStep},
     },
 };
 
@@ -75,11 +75,21 @@ pub(super) struct Lost {
     pub(super) doomed: bool,
     /// Nothing of the answer was shown: the request may be run again.
     pub(super) held: bool,
-    /// The client has got part of a message: nothing can be told to it any more.
-    pub(super) torn: bool,
+    pub(super) heard: Heard,
     /// Bytes of a frame that the client is still sending, and that nobody wants any more.
     pub(super) unwanted: usize,
     pub(super) problem: Option<io::Error>,
+}
+
+/// What the client has got of an answer whose server connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Heard {
+    /// Nothing but whole messages: it can be told why.
+    Whole,
+    /// Part of a message: nothing can be told to it any more.
+    Torn,
+    /// The server's own words about its end.
+    Told,
 }
 
 /// What an exchange needs to know of its request.
@@ -107,8 +117,26 @@ pub(super) enum Side {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Copying {
     No,
+    /// None has been passed on yet.
+    Ready,
     /// It is passed on.
-    Yes,
+    Fed,
+    /// A message of this type was passed on among it. If the copy had failed by then the server
+    /// carries that message out, else it words the error.
+    Murky(u8),
+}
+
+/// Whether what the client has sent ends the connections.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ending {
+    No,
+    /// It has sent a message of this type within a copy that failed: what the server makes of that
+    /// can't be told.
+    Violation(u8),
+    /// The same, and the server is about to say that it ends the connection.
+    Announced,
+    /// The server has said so, for the client to hear.
+    Told,
 }
 
 /// Which errors are another node's chance.
@@ -146,6 +174,7 @@ pub(super) struct Exchange {
     /// Why a statement of the session's couldn't be prepared on this connection: an ErrorResponse.
     unprepared: Vec<u8>,
     fatal: Option<(SqlState, String)>,
+    ending: Ending,
     status: Option<Status>,
     client_gone: bool,
     /// The client's buffer may hold frames that nobody has looked at.
@@ -184,6 +213,7 @@ impl Exchange {
             setup_failed: None,
             unprepared: Vec::new(),
             fatal: None,
+            ending: Ending::No,
             status: None,
             client_gone: false,
             unseen: false,
@@ -240,9 +270,7 @@ impl Exchange {
                 }
             }
             if self.client_gone {
-                if self.terms.ends_with_client
-                    || self.copying == Copying::Yes
-                    || self.passing_on > 0
+                if self.terms.ends_with_client || self.copying != Copying::No || self.passing_on > 0
                 {
                     return Poll::Ready(Outcome::ClientLost);
                 }
@@ -255,7 +283,7 @@ impl Exchange {
                 Ok(progress) => {
                     moved |= progress;
                     let open =
-                        self.terms.open && self.passing_on == 0 && self.copying != Copying::Yes;
+                        self.terms.open && self.passing_on == 0 && self.copying == Copying::No;
                     if open && self.unseen && !scratch.client_in.is_empty() {
                         self.unseen = false;
                         return Poll::Ready(Outcome::ClientBytes);
@@ -301,6 +329,14 @@ impl Exchange {
                 status: self.status,
             });
         }
+        match self.ending {
+            Ending::No | Ending::Told => {}
+            Ending::Announced => return None,
+            Ending::Violation(tag) => {
+                self.stage(scratch);
+                return Some(Outcome::ClientBroken(Malformed::Unexpected { tag }));
+            }
+        }
         if self.terms.open && self.status.is_none() {
             return None;
         }
@@ -312,16 +348,34 @@ impl Exchange {
         Some(Outcome::Answered(self.status))
     }
 
+    fn heard(&self) -> Heard {
+        if self.ending == Ending::Told {
+            Heard::Told
+        } else if self.passing.left > 0 && !self.passing.hidden {
+            Heard::Torn
+        } else {
+            Heard::Whole
+        }
+    }
+
     fn lost(&mut self, problem: Option<io::Error>, doomed: bool) -> Outcome {
-        let torn = self.passing.left > 0 && !self.passing.hidden;
         Outcome::ServerLost(Lost {
             said: self.fatal.take(),
             doomed,
             held: self.held,
-            torn,
+            heard: self.heard(),
             unwanted: self.passing_on,
             problem,
         })
+    }
+
+    /// The server ends the connection for what the client has sent: that is passed on, and the
+    /// client's connection ends with it.
+    fn end_by_the_client(&mut self, header: Header, scratch: &mut Scratch) -> Outcome {
+        self.commit(scratch);
+        self.take(header.len, false, &mut scratch.server_in);
+        self.ending = Ending::Told;
+        self.lost(None, false)
     }
 
     /// The answer can't be asked for again.
@@ -398,7 +452,8 @@ impl Exchange {
                 return Ok(false);
             }
         }
-        if scratch.replies.is_empty() && self.passing.left == 0 {
+        if scratch.replies.is_empty() && self.passing.left == 0 && self.ending != Ending::Announced
+        {
             return Ok(false);
         }
         match scratch.server_in.poll_fill(cx, &mut server.stream) {
@@ -450,6 +505,9 @@ impl Exchange {
                 Err(malformed) => return Err(self.out_of_step(&malformed.to_string())),
             };
             if scratch.replies.is_empty() && !is_aside(header.tag) {
+                if ends_by_the_client(header, bytes) {
+                    return Err(self.end_by_the_client(header, scratch));
+                }
                 // All is answered, and the server says why it ends the connection: nothing that
                 // this exchange is about.
                 server.backend.spoiled = true;
@@ -474,8 +532,13 @@ impl Exchange {
             let mut commits = false;
             match step.meaning {
                 Meaning::Part => {
-                    if step.journaled {
-                        session.names().confirm();
+                    match step.change {
+                        Change::None => {}
+                        Change::Name => session.names().confirm(),
+                        Change::Unnamed => session.unnamed.confirm(!self.held),
+                    }
+                    if step.shared {
+                        server.backend.prepared.parsed();
                     }
                 }
                 Meaning::Result => commits = !hidden,
@@ -494,7 +557,7 @@ impl Exchange {
                 }
                 Meaning::CopyIn => {
                     commits = true;
-                    self.copying = Copying::Yes;
+                    self.copying = Copying::Ready;
                     scratch.client_in.grow(CLIENT_BULK);
                 }
                 Meaning::Aside => hidden |= self.aside(header.tag, body, session),
@@ -503,7 +566,7 @@ impl Exchange {
                     unnamed,
                     prepares,
                 } => {
-                    self.copying = Copying::No;
+                    let copying = std::mem::replace(&mut self.copying, Copying::No);
                     let prepares = prepares && scratch.replies.hidden_next();
                     if !prepares {
                         scratch.expected.failed();
@@ -522,7 +585,18 @@ impl Exchange {
                             String::from_utf8_lossy(error.message).into_owned(),
                         )
                     };
-                    if error.fatal {
+                    if let Copying::Murky(tag) = copying {
+                        // When the message itself was the error the server says more.
+                        let announced = error.sqlstate == SqlState::PROTOCOL_VIOLATION;
+                        self.ending = if announced {
+                            Ending::Announced
+                        } else {
+                            Ending::Violation(tag)
+                        };
+                    }
+                    if error.fatal && whole && ends_by_the_client(header, bytes) {
+                        return Err(self.end_by_the_client(header, scratch));
+                    } else if error.fatal {
                         // The connection ends with it; who drives the exchange decides what the client hears.
                         self.fatal = Some(said());
                         hidden = true;
@@ -553,11 +627,27 @@ impl Exchange {
                         if undone > 0 {
                             session.names().undo();
                         }
-                        if unnamed {
-                            session.unnamed.clear();
-                        }
+                        session.unnamed.undo(unnamed);
                         hidden = self.refused.is_some() || self.setup_failed.is_some();
                         commits = !hidden;
+                        // A Bind with the wrong number of parameters.
+                        if commits
+                            && whole
+                            && error.sqlstate == SqlState::PROTOCOL_VIOLATION
+                            && let Some(names) = session.known_names()
+                            && let Some(body) = names.in_the_clients_words(body)
+                        {
+                            self.commit(scratch);
+                            self.stage(scratch);
+                            write::frame(
+                                &mut scratch.to_client.bytes,
+                                tag::ERROR_RESPONSE,
+                                |out| {
+                                    out.extend_from_slice(&body);
+                                },
+                            );
+                            hidden = true;
+                        }
                     }
                 }
                 Meaning::Ready => {
@@ -633,7 +723,7 @@ impl Exchange {
             said: Some((SqlState::PROTOCOL_VIOLATION, what.to_owned())),
             doomed: false,
             held: self.held,
-            torn: self.passing.left > 0 && !self.passing.hidden,
+            heard: self.heard(),
             unwanted: self.passing_on,
             problem: None,
         })
@@ -702,7 +792,7 @@ impl Exchange {
 
     /// Passes the client's copy data on, whole runs of frames at once.
     fn feed_copy(&mut self, scratch: &mut Scratch) -> Result<bool, Outcome> {
-        if self.copying != Copying::Yes || self.kept > 0 {
+        if self.copying == Copying::No || self.kept > 0 {
             return Ok(false);
         }
         let bytes = scratch.client_in.filled();
@@ -714,7 +804,10 @@ impl Exchange {
                 Err(malformed) => return Err(Outcome::ClientBroken(malformed)),
             };
             match header.tag {
-                front::COPY_DATA | front::FLUSH | front::SYNC => {}
+                front::COPY_DATA if self.copying == Copying::Ready => self.copying = Copying::Fed,
+                front::COPY_DATA | front::FLUSH => {}
+                // The server ignores it while it copies.
+                front::SYNC if self.copying == Copying::Ready => {}
                 front::COPY_DONE | front::COPY_FAIL => {
                     scratch.replies.copy_ended();
                     // An extended COPY is answered only when the Sync behind it has come, too.
@@ -725,11 +818,10 @@ impl Exchange {
                     }
                 }
                 front::TERMINATE => return Err(Outcome::ClientLost),
-                // The server words the error for anything else.
-                _ => {}
+                tag => self.copying = Copying::Murky(tag),
             }
             at += header.len;
-            if self.copying != Copying::Yes {
+            if self.copying == Copying::No {
                 break;
             }
         }
@@ -737,6 +829,15 @@ impl Exchange {
         self.passing_on = at;
         Ok(moved)
     }
+}
+
+/// A whole FATAL error in what the client has sent.
+fn ends_by_the_client(header: Header, bytes: &[u8]) -> bool {
+    header.tag == tag::ERROR_RESPONSE
+        && bytes
+            .get(HEADER..header.len)
+            .and_then(|body| ErrorView::read(body).ok())
+            .is_some_and(|error| error.fatal && error.sqlstate == SqlState::PROTOCOL_VIOLATION)
 }
 
 /// Messages that may come at any time.

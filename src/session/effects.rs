@@ -52,7 +52,7 @@ impl Expected {
         resolved: &mut Resolved,
     ) {
         let mut portals: Vec<(Vec<u8>, Option<Vec<Effect>>)> = Vec::new();
-        let mut unnamed = session.unnamed.text().map(<[u8]>::to_vec);
+        let mut unnamed = resolved.unnamed(session).text().map(<[u8]>::to_vec);
         let mut executed = 0;
         let mut at = 0;
         let lexing = session.lexing;
@@ -133,9 +133,7 @@ impl Expected {
                 known.clone_from(session.settings.current());
             }
         }
-        if let Some(names) = session.known_names() {
-            names.settle();
-        }
+        session.settle();
         self.clear();
     }
 }
@@ -203,9 +201,7 @@ fn deallocate_all(session: &mut Session, backend: &mut Backend) {
     if let Some(names) = session.known_names() {
         names.clear();
     }
-    session.unnamed.clear();
     backend.prepared.clear();
-    backend.unnamed = None;
 }
 
 fn characteristics(modes: Begin, session: &mut Session) {
@@ -245,7 +241,5 @@ pub fn server_lost(session: &mut Session) {
     session.unsynced = false;
     session.pins = super::Pins::default();
     session.suspect = false;
-    if let Some(names) = session.known_names() {
-        names.undo();
-    }
+    session.undo();
 }

@@ -8,6 +8,7 @@ use super::{
     prepared::{Named, OWN_PREFIX, Presence, Statement, server_name},
     replies::{Owed, Replies},
     request::Resolved,
+    unnamed::Text,
 };
 use crate::{
     protocol::{
@@ -80,7 +81,7 @@ impl Sink<'_> {
 
     fn ensure(&mut self, statement: &Statement) {
         if self.parse(statement) {
-            self.replies.sent_hidden(Owed::Parse);
+            self.replies.sent_hidden(Owed::ParseShared);
         }
     }
 
@@ -177,7 +178,7 @@ impl Sink<'_> {
             .filter(|(name, _)| session.meaning(name).is_none())
             .map(|(name, _)| name.into())
             .collect();
-        let own: Vec<u64> = prepared.take_all().collect();
+        let own = prepared.take_all();
         for name in unwanted {
             self.hidden_close(&name);
             self.backend.prepared.unname(&name);
@@ -190,15 +191,15 @@ impl Sink<'_> {
         }
     }
 
-    /// Makes the connection's unnamed statement the session's.
-    fn ensure_unnamed(&mut self, session: &Session) {
-        let stamp = session.stamp();
+    /// Makes the connection's unnamed statement this one of the session's.
+    fn ensure_unnamed(&mut self, unnamed: &Text, session: u32) {
+        let stamp = unnamed.stamp(session);
         if stamp.is_some() && self.backend.unnamed == stamp {
             return;
         }
-        if stamp.is_some() && !session.unnamed.parse().is_empty() {
+        if stamp.is_some() && !unnamed.parse().is_empty() {
             write::frame(self.out, tag::PARSE, |out| {
-                out.extend_from_slice(session.unnamed.parse());
+                out.extend_from_slice(unnamed.parse());
             });
             self.replies.sent_hidden(Owed::Parse);
         } else {
@@ -261,15 +262,15 @@ pub fn oversize(head: &[u8], session: &mut Session, sink: &mut Sink<'_>) -> Opti
                 return None;
             }
             session.unnamed.pass();
-            sink.backend.unnamed = session.stamp();
-            sink.replies.sent(Owed::Parse);
+            sink.backend.unnamed = session.unnamed.now().stamp(session.number);
+            sink.replies.sent(Owed::ParseUnnamed);
         }
         tag::BIND => {
             let bind = Bind::read(body).ok()?;
             let names = bind.portal.len() + bind.statement.len() + 2;
             let named = session.meaning(bind.statement).cloned();
             let name = if bind.statement.is_empty() {
-                sink.ensure_unnamed(session);
+                sink.ensure_unnamed(session.unnamed.now(), session.number);
                 Vec::new()
             } else {
                 server_side(bind.statement, named.as_ref(), sink)
@@ -292,9 +293,10 @@ pub fn oversize(head: &[u8], session: &mut Session, sink: &mut Sink<'_>) -> Opti
 
 /// Enters what is owed for a Query (else a FunctionCall).
 fn simple_sent(query: bool, session: &mut Session, sink: &mut Sink<'_>) {
-    if query {
+    // Behind an error the server passes over it.
+    if query && !sink.replies.skipping() {
         sink.backend.unnamed = None;
-        session.unnamed.clear();
+        session.unnamed.drop_now();
     }
     sink.replies
         .sent(if query { Owed::Query } else { Owed::Call });
@@ -319,7 +321,7 @@ pub fn extended(
         Mentions::Some | Mentions::None => {}
     }
     let mentions = mentions == Mentions::Some;
-    let mut parsed_unnamed = false;
+    let mut unnamed_changed = false;
     let mut at = 0;
     while let Some(header) = Header::parse(frames.get(at..).unwrap_or_default())? {
         let Some(frame) = frames.get(at..at + header.len) else {
@@ -330,13 +332,13 @@ pub fn extended(
             let mut texts = Texts {
                 session,
                 resolved,
-                parsed_unnamed: &mut parsed_unnamed,
+                unnamed_changed: &mut unnamed_changed,
                 mentions,
             };
             rewrite(header.tag, frame, &mut texts, sink)?;
         } else {
             if header.tag == tag::PARSE {
-                sink.backend.unnamed = session.stamp();
+                sink.backend.unnamed = session.unnamed.now().stamp(session.number);
             }
             raw(header.tag, frame, sink);
         }
@@ -347,7 +349,7 @@ pub fn extended(
 fn raw(tag: u8, frame: &[u8], sink: &mut Sink<'_>) {
     sink.out.extend_from_slice(frame);
     let owed = match tag {
-        tag::PARSE => Owed::Parse,
+        tag::PARSE => Owed::ParseUnnamed,
         tag::BIND => Owed::Bind,
         tag::DESCRIBE => Owed::Describe,
         tag::EXECUTE => Owed::Execute,
@@ -362,7 +364,8 @@ fn raw(tag: u8, frame: &[u8], sink: &mut Sink<'_>) {
 struct Texts<'a> {
     session: &'a Session,
     resolved: &'a mut Resolved,
-    parsed_unnamed: &'a mut bool,
+    /// The request has parsed or closed the unnamed statement.
+    unnamed_changed: &'a mut bool,
     /// Texts may hold PREPARE, EXECUTE or DEALLOCATE.
     mentions: bool,
 }
@@ -374,6 +377,17 @@ impl Texts<'_> {
         {
             sink.bring_mentioned(text, self.session, Form::Extended);
         }
+    }
+
+    /// The unnamed statement is used: until the request changes it, it is the one from before.
+    fn bring_unnamed(&self, sink: &mut Sink<'_>) {
+        if *self.unnamed_changed {
+            return;
+        }
+        let session = self.session;
+        let unnamed = self.resolved.unnamed(session);
+        self.mentioned(unnamed.text(), sink);
+        sink.ensure_unnamed(unnamed, session.number);
     }
 }
 
@@ -389,12 +403,13 @@ fn rewrite(
             let parse = Parse::read(body)?;
             texts.mentioned(Some(parse.text), sink);
             if parse.name.is_empty() {
-                *texts.parsed_unnamed = true;
-                sink.backend.unnamed = texts.session.stamp();
+                *texts.unnamed_changed = true;
+                let session = texts.session;
+                sink.backend.unnamed = session.unnamed.now().stamp(session.number);
                 raw(tag, frame, sink);
             } else if let Some(Named::Protocol(statement)) = texts.resolved.resolve() {
                 if sink.parse(&statement) {
-                    sink.replies.sent_journaled(Owed::Parse);
+                    sink.replies.sent_journaled(Owed::ParseShared);
                 } else {
                     sink.replies
                         .sent_journaled(Owed::Made(backend::tag::PARSE_COMPLETE));
@@ -402,16 +417,14 @@ fn rewrite(
             } else {
                 // The session has this name already. The server words the error, once it has it, too.
                 sink.occupy(parse.name);
-                raw(tag, frame, sink);
+                sink.out.extend_from_slice(frame);
+                sink.replies.sent(Owed::Parse);
             }
         }
         tag::BIND => {
             let bind = Bind::read(body)?;
             if bind.statement.is_empty() {
-                texts.mentioned(texts.session.unnamed.text(), sink);
-                if !*texts.parsed_unnamed {
-                    sink.ensure_unnamed(texts.session);
-                }
+                texts.bring_unnamed(sink);
                 raw(tag, frame, sink);
             } else {
                 let named = texts.resolved.resolve();
@@ -427,8 +440,10 @@ fn rewrite(
             match (target.object, tag) {
                 (Object::Portal, _) => raw(tag, frame, sink),
                 (Object::Statement, tag::CLOSE) if target.name.is_empty() => {
+                    *texts.unnamed_changed = true;
                     sink.backend.unnamed = None;
-                    raw(tag, frame, sink);
+                    sink.out.extend_from_slice(frame);
+                    sink.replies.sent(Owed::CloseUnnamed);
                 }
                 (Object::Statement, tag::CLOSE) => {
                     let _closed = texts.resolved.resolve();
@@ -436,9 +451,7 @@ fn rewrite(
                         .sent_journaled(Owed::Made(backend::tag::CLOSE_COMPLETE));
                 }
                 (Object::Statement, _) if target.name.is_empty() => {
-                    if !*texts.parsed_unnamed {
-                        sink.ensure_unnamed(texts.session);
-                    }
+                    texts.bring_unnamed(sink);
                     raw(tag, frame, sink);
                 }
                 (Object::Statement, _) => {

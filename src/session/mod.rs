@@ -13,12 +13,14 @@ pub mod replies;
 pub mod request;
 pub mod settings;
 pub mod transaction;
+pub mod unnamed;
 
 use std::sync::Arc;
 
 pub use own::Own;
 pub use pins::{Pin, Pins};
 pub use transaction::Transaction;
+pub use unnamed::{Stamp, Unnamed};
 
 use crate::{
     cluster::Seen,
@@ -64,15 +66,6 @@ impl Session {
             unsynced: false,
             suspect: false,
         }
-    }
-
-    /// Tells the session's unnamed statement from all others; `None` when there is none.
-    #[must_use]
-    pub fn stamp(&self) -> Option<Stamp> {
-        (self.unnamed.passed || !self.unnamed.parse.is_empty()).then_some(Stamp {
-            session: self.number,
-            count: self.unnamed.count,
-        })
     }
 
     /// `default_transaction_read_only` as the session has set it.
@@ -127,65 +120,28 @@ impl Session {
     pub fn known_names(&mut self) -> Option<&mut Names> {
         self.names.as_deref_mut()
     }
-}
 
-/// The session's unnamed statement: the body of its Parse, kept for the case that a later Bind
-/// meets another server connection.
-#[derive(Debug, Default)]
-pub struct Unnamed {
-    /// Zero bytes: there is none.
-    parse: Vec<u8>,
-    /// How many this session has parsed.
-    count: u32,
-    /// There is one that was too long to be kept.
-    passed: bool,
-}
-
-/// Tells one unnamed statement from every other session's and from earlier ones of its session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stamp {
-    session: u32,
-    count: u32,
-}
-
-/// Texts longer than this are not kept from one request to the next in a session at rest.
-const UNNAMED_CAPACITY: usize = 4096;
-
-impl Unnamed {
-    fn set(&mut self, body: &[u8]) {
-        self.parse.clear();
-        if self.parse.capacity() > UNNAMED_CAPACITY && body.len() <= UNNAMED_CAPACITY {
-            self.parse = Vec::new();
+    /// Changes of prepared statements that aren't acknowledged won't be carried out.
+    pub fn undo(&mut self) {
+        if let Some(names) = self.known_names() {
+            names.undo();
         }
-        self.parse.extend_from_slice(body);
-        self.count = self.count.wrapping_add(1);
-        self.passed = false;
+        self.unnamed.undo(false);
     }
 
-    /// A Parse too long to be kept was passed on.
-    fn pass(&mut self) {
-        self.clear();
-        self.count = self.count.wrapping_add(1);
-        self.passed = true;
+    /// The request is run again from its start.
+    pub fn rewind(&mut self) {
+        if let Some(names) = self.known_names() {
+            names.rewind();
+        }
+        self.unnamed.rewind();
     }
 
-    /// There is none any more.
-    pub fn clear(&mut self) {
-        self.parse.clear();
-        self.passed = false;
-    }
-
-    /// The body of its Parse message; empty when there is none.
-    #[must_use]
-    pub fn parse(&self) -> &[u8] {
-        &self.parse
-    }
-
-    /// Its query text.
-    #[must_use]
-    pub fn text(&self) -> Option<&[u8]> {
-        crate::protocol::frontend::Parse::read(&self.parse)
-            .ok()
-            .map(|parse| parse.text)
+    /// The request has ended.
+    pub fn settle(&mut self) {
+        if let Some(names) = self.known_names() {
+            names.settle();
+        }
+        self.unnamed.settle();
     }
 }

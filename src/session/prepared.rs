@@ -208,6 +208,21 @@ impl Names {
         self.names.insert(name.into(), named);
     }
 
+    /// An ErrorResponse's body with the client's name for a statement in place of the servers', if it
+    /// gives one. Of several names for the same statement it may be any.
+    #[must_use]
+    pub fn in_the_clients_words(&self, error: &[u8]) -> Option<Vec<u8>> {
+        let at = memchr::memmem::find(error, OWN_PREFIX)?;
+        let (before, rest) = error.split_at(at);
+        let quoted = rest.iter().position(|byte| *byte == b'"')?;
+        let (own, after) = rest.split_at(quoted);
+        let id = own_id(own)?;
+        let (name, _) = self
+            .iter()
+            .find(|(_, named)| matches!(named, Named::Protocol(statement) if statement.id == id))?;
+        Some([before, name, after].concat())
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Named)> {
         self.names.iter().map(|(name, named)| (&**name, named))
@@ -264,14 +279,20 @@ pub struct OnServer {
     /// Statement to the moment of its last use, counted in uses.
     used: HashMap<u64, u64, foldhash::fast::RandomState>,
     uses: u64,
-    /// Parsed since the last [`OnServer::settled`].
-    recent: Vec<u64>,
+    /// Parsed or closed since the last [`OnServer::settled`] and not acknowledged, oldest first.
+    recent: Vec<Recent>,
     /// There or not: their Parse or one before it failed. Closed before they are parsed again.
     unsure: HashSet<u64, foldhash::fast::RandomState>,
     /// Sessions' own names that are there, and what they mean; `None`: it can't be told.
     named: HashMap<Box<[u8]>, Option<Named>, foldhash::fast::RandomState>,
     /// Those made since the last [`OnServer::settled`].
     recently_named: Vec<Box<[u8]>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Recent {
+    id: u64,
+    parsed: bool,
 }
 
 /// A session's own name on a server connection.
@@ -317,14 +338,17 @@ impl OnServer {
         if let Some(evicted) = evicted {
             self.used.remove(&evicted);
             // Its Close may be skipped, as may be the Parse.
-            self.recent.push(evicted);
+            self.recent.push(Recent {
+                id: evicted,
+                parsed: false,
+            });
         }
         self.uses += 1;
         self.used.insert(id, self.uses);
-        self.recent.push(id);
+        self.recent.push(Recent { id, parsed: true });
         // A session may have a name of its own that looks like pgsplit's.
-        let taken =
-            !self.named.is_empty() && self.named.remove(server_name(id).as_bytes()).is_some();
+        let name = server_name(id);
+        let taken = !self.named.is_empty() && self.named.remove(name.as_bytes()).is_some();
         Before {
             evicted,
             unsure: self.unsure.remove(&id) || taken,
@@ -356,6 +380,7 @@ impl OnServer {
             .flatten();
         if let Some(evicted) = &evicted {
             self.named.remove(evicted);
+            self.recently_named.push(evicted.clone());
         }
         self.named.insert(name.into(), Some(named));
         self.recently_named.push(name.into());
@@ -372,12 +397,15 @@ impl OnServer {
         self.named.insert(name.into(), Some(named));
     }
 
-    /// `name` isn't there any more.
+    /// `name` isn't there any more, unless its Close is skipped.
     pub fn unname(&mut self, name: &[u8]) {
-        self.named.remove(name);
-        if let Some(id) = own_id(name) {
-            self.used.remove(&id);
-            self.unsure.remove(&id);
+        if self.named.remove(name).is_some() {
+            self.recently_named.push(name.into());
+        }
+        if let Some(id) = own_id(name)
+            && (self.used.remove(&id).is_some() | self.unsure.remove(&id))
+        {
+            self.recent.push(Recent { id, parsed: false });
         }
     }
 
@@ -388,11 +416,22 @@ impl OnServer {
             .map(|(name, named)| (&**name, named.as_ref()))
     }
 
-    /// Statements under pgsplit's names that may be there; they are forgotten.
-    pub fn take_all(&mut self) -> impl Iterator<Item = u64> {
-        self.recent.clear();
-        let unsure = std::mem::take(&mut self.unsure);
-        std::mem::take(&mut self.used).into_keys().chain(unsure)
+    /// Statements under pgsplit's names that may be there; they aren't any more, unless their Close
+    /// is skipped.
+    pub fn take_all(&mut self) -> Vec<u64> {
+        let all: Vec<u64> = self.used.keys().chain(&self.unsure).copied().collect();
+        self.used.clear();
+        self.unsure.clear();
+        let closed = |&id| Recent { id, parsed: false };
+        self.recent.extend(all.iter().map(closed));
+        all
+    }
+
+    /// The oldest Parse that wasn't acknowledged yet, was, and with it what was closed before it.
+    pub fn parsed(&mut self) {
+        if let Some(at) = self.recent.iter().position(|recent| recent.parsed) {
+            self.recent.drain(..=at);
+        }
     }
 
     /// All that was sent has been answered well.
@@ -403,7 +442,7 @@ impl OnServer {
 
     /// An error was answered: what was parsed since the last success may or may not be there.
     pub fn failed(&mut self) {
-        for id in self.recent.drain(..) {
+        for Recent { id, .. } in self.recent.drain(..) {
             self.used.remove(&id);
             self.unsure.insert(id);
         }

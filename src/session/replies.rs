@@ -34,10 +34,16 @@ pub enum Owed {
     /// A FunctionCall: up to ReadyForQuery.
     Call,
     Parse,
+    /// Of a statement under the name that all sessions share.
+    ParseShared,
+    /// The client's, of the unnamed statement.
+    ParseUnnamed,
     Bind,
     Describe,
     Execute,
     Close,
+    /// A Close of the unnamed statement.
+    CloseUnnamed,
     Sync,
     /// An answer of pgsplit's own: a message without a body, of this type.
     Made(u8),
@@ -49,6 +55,16 @@ struct Entry {
     hidden: bool,
     /// The client's Parse or Close of a statement, which is undone when it isn't carried out.
     journaled: bool,
+}
+
+impl Entry {
+    fn change(self) -> Change {
+        match self.owed {
+            _ if self.journaled => Change::Name,
+            Owed::ParseUnnamed | Owed::CloseUnnamed => Change::Unnamed,
+            _ => Change::None,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -83,14 +99,26 @@ pub enum Meaning {
     Ready,
 }
 
+/// A change of the session's prepared statements, to be confirmed by its answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Change {
+    None,
+    /// Parse or Close of a named statement.
+    Name,
+    /// Parse or Close of the unnamed statement.
+    Unnamed,
+}
+
 /// A frame's meaning, and whether the client sees it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Step {
     pub meaning: Meaning,
     pub hidden: bool,
-    /// The frame ended a journaled entry's answer well.
-    pub journaled: bool,
+    /// The change of the session's prepared statements that the frame has acknowledged.
+    pub change: Change,
+    /// A statement is there under the name that all sessions share.
+    pub shared: bool,
 }
 
 /// A backend frame that nothing was owed for.
@@ -218,7 +246,8 @@ impl Replies {
                 meaning: Meaning::Aside,
                 // Notifications are for the client, whoever asked last.
                 hidden: hidden && frame != tag::NOTIFICATION_RESPONSE,
-                journaled: false,
+                change: Change::None,
+                shared: false,
             });
         }
         let Some(&front) = self.queue.front() else {
@@ -227,11 +256,13 @@ impl Replies {
         let step = |meaning| Step {
             meaning,
             hidden,
-            journaled: false,
+            change: Change::None,
+            shared: false,
         };
         if frame == tag::ERROR_RESPONSE {
-            let unnamed = front.owed == Owed::Parse && !front.hidden && !front.journaled;
-            let prepares = front.hidden && matches!(front.owed, Owed::Parse | Owed::Prepare);
+            let unnamed = front.owed == Owed::ParseUnnamed;
+            let prepares = front.hidden
+                && matches!(front.owed, Owed::Parse | Owed::ParseShared | Owed::Prepare);
             return Ok(step(Meaning::Error {
                 undone: self.fail(front.owed),
                 unnamed,
@@ -278,12 +309,13 @@ impl Replies {
             }
             (Owed::Describe, tag::PARAMETER_DESCRIPTION) => Ok(step(Meaning::Part)),
             (Owed::Describe, tag::ROW_DESCRIPTION | tag::NO_DATA)
-            | (Owed::Parse, tag::PARSE_COMPLETE)
+            | (Owed::Parse | Owed::ParseShared | Owed::ParseUnnamed, tag::PARSE_COMPLETE)
             | (Owed::Bind, tag::BIND_COMPLETE)
-            | (Owed::Close, tag::CLOSE_COMPLETE) => {
+            | (Owed::Close | Owed::CloseUnnamed, tag::CLOSE_COMPLETE) => {
                 self.queue.pop_front();
                 Ok(Step {
-                    journaled: front.journaled,
+                    change: front.change(),
+                    shared: front.owed == Owed::ParseShared,
                     ..step(Meaning::Part)
                 })
             }
@@ -369,7 +401,7 @@ mod tests {
     #[test]
     fn after_an_error_before_a_sync_nothing_is_owed_until_it_is_sent() {
         let mut replies = Replies::default();
-        replies.sent_journaled(Owed::Parse);
+        replies.sent_journaled(Owed::ParseShared);
         assert_eq!(
             replies.received(b'E').unwrap().meaning,
             Meaning::Error {

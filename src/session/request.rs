@@ -6,6 +6,7 @@ use std::sync::Arc;
 use super::{
     Session,
     prepared::{Named, Statements},
+    unnamed::Text,
 };
 use crate::{
     protocol::{
@@ -97,6 +98,8 @@ pub enum Scan {
 pub struct Resolved {
     statements: Vec<Option<Named>>,
     next: usize,
+    /// The unnamed statement from before the request, which uses it and then changes it.
+    unnamed: Option<Text>,
 }
 
 impl Resolved {
@@ -104,6 +107,7 @@ impl Resolved {
     pub fn clear(&mut self) {
         self.statements.clear();
         self.next = 0;
+        self.unnamed = None;
     }
 
     /// Starts over, for another try of the same request.
@@ -113,6 +117,12 @@ impl Resolved {
 
     fn push(&mut self, statement: Option<Named>) {
         self.statements.push(statement);
+    }
+
+    /// The unnamed statement as the request found it.
+    #[must_use]
+    pub fn unnamed<'a>(&'a self, session: &'a Session) -> &'a Text {
+        self.unnamed.as_ref().unwrap_or(session.unnamed.now())
     }
 
     /// What the next frame's name means.
@@ -301,6 +311,34 @@ fn is_plausible(header: Header) -> Result<(), Malformed> {
     Ok(())
 }
 
+/// What a request has done with the unnamed statement so far.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum UnnamedUse {
+    No,
+    /// It uses the one from before.
+    Before,
+    /// It has parsed one, or closed it.
+    Changed,
+}
+
+impl UnnamedUse {
+    /// A Bind or Describe; whether it means the one from before the request.
+    fn used(&mut self) -> bool {
+        if *self == Self::No {
+            *self = Self::Before;
+        }
+        *self == Self::Before
+    }
+
+    /// A Parse or Close.
+    fn changes(&mut self, session: &Session, resolved: &mut Resolved) {
+        if *self == Self::Before {
+            resolved.unnamed = Some(session.unnamed.now().clone());
+        }
+        *self = Self::Changed;
+    }
+}
+
 enum Extent {
     More(usize),
     Whole(End, usize),
@@ -365,8 +403,7 @@ fn extended(
     let mut class: Option<Class> = None;
     let mut begin = None;
     let (mut work, mut rewritten, mut describes) = (Work::Nothing, false, false);
-    // The class of the unnamed statement, once this request has parsed one.
-    let mut unnamed: Option<Class> = None;
+    let mut unnamed = UnnamedUse::No;
     let mut see = |new: Class| {
         if let Kind::Begin(modes) = new.kind {
             // Of several the one that may write counts.
@@ -395,8 +432,8 @@ fn extended(
                 let parsed = within(session, parse.text, &mut classify);
                 see(parsed);
                 if parse.name.is_empty() {
-                    unnamed = Some(parsed);
-                    session.unnamed.set(body);
+                    unnamed.changes(session, resolved);
+                    session.unnamed.set(body, at == 0 && !session.unsynced);
                 } else {
                     rewritten = true;
                     let names = session.names();
@@ -415,13 +452,10 @@ fn extended(
                 let bind = Bind::read(body)?;
                 work = Work::Runs;
                 if bind.statement.is_empty() {
-                    match unnamed {
-                        Some(_) => {}
-                        None => {
-                            rewritten = true;
-                            if let Some(text) = session.unnamed.text() {
-                                see(within(session, text, &mut classify));
-                            }
+                    if unnamed.used() {
+                        rewritten = true;
+                        if let Some(text) = session.unnamed.now().text() {
+                            see(within(session, text, &mut classify));
                         }
                     }
                 } else {
@@ -443,9 +477,11 @@ fn extended(
                             work = work.max(Work::Prepares);
                         }
                         if header.tag == tag::CLOSE {
-                            session.unnamed.clear();
-                            unnamed = None;
-                        } else if let (None, Some(text)) = (unnamed, session.unnamed.text()) {
+                            unnamed.changes(session, resolved);
+                            session.unnamed.close();
+                        } else if unnamed.used()
+                            && let Some(text) = session.unnamed.now().text()
+                        {
                             see(within(session, text, &mut classify));
                         }
                     } else {

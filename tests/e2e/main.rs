@@ -33,6 +33,7 @@ mod vanish;
 
 mod bulk;
 mod chaos;
+mod differ;
 mod failover;
 mod promote;
 mod replicas;

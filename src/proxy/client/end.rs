@@ -6,7 +6,7 @@ use tokio::time::Instant;
 
 use super::{
     super::{
-        exchange::{Lost, Refusal, send},
+        exchange::{Heard, Lost, Refusal, send},
         observe,
         scratch::Scratch,
     },
@@ -149,15 +149,11 @@ impl Task {
         let metrics = self.proxy.metrics(self.worker);
         if refusal.stale {
             metrics.retry(RetryReason::StalePlan);
-            if let Some(names) = self.session.known_names() {
-                names.rewind();
-            }
+            self.session.rewind();
             return;
         }
         metrics.retry(RetryReason::of(refusal.sqlstate));
-        if let Some(names) = self.session.known_names() {
-            names.rewind();
-        }
+        self.session.rewind();
         tries.primary = Some(Reason::Retry);
         if let Some(text) = self.text(request, scratch) {
             self.proxy.learn(
@@ -184,7 +180,8 @@ impl Task {
         tries: &mut Tries,
         scratch: &mut Scratch,
     ) -> Result<Next, Gone> {
-        self.node_failed(node, lost.said.is_none() && !lost.doomed);
+        let broken = lost.said.is_none() && !lost.doomed && lost.heard != Heard::Told;
+        self.node_failed(node, broken);
         tracing::debug!(
             node = self.proxy.monitor.name(node),
             ?lost,
@@ -213,9 +210,7 @@ impl Task {
             && tries.count < Tries::LIMIT;
         if again {
             tries.count += 1;
-            if let Some(names) = self.session.known_names() {
-                names.rewind();
-            }
+            self.session.rewind();
             tries.avoid.push(node);
             self.proxy
                 .metrics(self.worker)
@@ -223,8 +218,13 @@ impl Task {
             return Ok(Next::Again);
         }
         self.ongoing = None;
-        if lost.torn {
-            return Err(Gone::Left);
+        match lost.heard {
+            Heard::Whole => {}
+            Heard::Torn => return Err(Gone::Left),
+            Heard::Told => {
+                self.flush(scratch).await?;
+                return Err(Gone::Told);
+            }
         }
         self.discard_unwanted(lost.unwanted, scratch).await?;
         // What is kept isn't tried again.
@@ -343,9 +343,7 @@ impl Task {
         scratch: &mut Scratch,
     ) {
         let out = &mut scratch.to_client.bytes;
-        if let Some(names) = self.session.known_names() {
-            names.undo();
-        }
+        self.session.undo();
         write::error(out, error);
         match request.end {
             End::Ready | End::Sync => {

@@ -441,9 +441,7 @@ impl Task {
     /// Drops frames up to the Sync that ends the error.
     fn ignore(&mut self, request: &Request, scratch: &mut Scratch) {
         scratch.client_in.consume(request.len);
-        if let Some(names) = self.session.known_names() {
-            names.undo();
-        }
+        self.session.undo();
         if request.end == End::Sync {
             self.ignoring = false;
             write::ready_for_query(

@@ -224,8 +224,17 @@ impl Task {
     /// Whether a request has to leave the replica that the transaction, or the implicit one of an
     /// unsynced request, is on.
     fn leaves_replica(&self, request: &Request, scratch: &Scratch) -> Leaving {
-        // A transaction that begins here is one that has its own route.
-        let needs_primary = belongs_on_primary(request) || request.begin.is_some();
+        let kind = request.class.kind;
+        // A transaction that begins here is one that has its own route; one that is open goes on.
+        let begins = match self.session.transaction.is_open() {
+            true => request.begin.is_some() && !matches!(kind, Kind::Begin(_)),
+            false => request.begin.is_some() || matches!(kind, Kind::Begin(_)),
+        };
+        // What isn't finished may be followed by a write in the same implicit transaction.
+        let unfinished = request.work == Work::Runs
+            && matches!(request.end, End::Flush | End::Open)
+            && !self.session.transaction.is_open();
+        let needs_primary = belongs_on_primary(request) || begins || unfinished;
         if !self.stance.on_replica || !needs_primary || scratch.replies.skipping() {
             return Leaving::Stays;
         }
@@ -369,7 +378,11 @@ impl Task {
                 Some(answer::merged(*modes, text, self.session.lexing))
             }
             Transaction::Idle | Transaction::Open { .. } | Transaction::Lost { .. } => {
-                request.begin
+                match request.class.kind {
+                    // Not answered at once: it comes behind messages without a Sync.
+                    Kind::Begin(modes) if request.query.is_some() => Some(modes),
+                    _ => request.begin,
+                }
             }
         }
     }
@@ -378,7 +391,7 @@ impl Task {
     pub(super) fn text<'a>(&'a self, request: &Request, scratch: &'a Scratch) -> Option<&'a [u8]> {
         match &request.query {
             Some(range) => scratch.client_in.filled().get(range.clone()),
-            None => self.session.unnamed.text(),
+            None => self.session.unnamed.now().text(),
         }
     }
 

@@ -378,9 +378,7 @@ impl Task {
                 // The server passes over all this, up to a Sync.
                 sink.backend.prepared.failed();
                 sink.backend.unnamed = None;
-                if let Some(names) = self.session.known_names() {
-                    names.undo();
-                }
+                self.session.undo();
             }
         }
         Some(emit::Passing {

@@ -143,6 +143,11 @@ impl Raw {
         self.stream.write_all(bytes).await.unwrap();
     }
 
+    /// The same, to a connection that may have been closed.
+    pub(crate) async fn try_send(&mut self, bytes: &[u8]) -> std::io::Result<()> {
+        self.stream.write_all(bytes).await
+    }
+
     /// The next message.
     pub(crate) async fn frame(&mut self) -> Frame {
         self.next().await.expect("the connection was closed")
