@@ -39,6 +39,35 @@ async fn switchover(proxy: &Proxy, to: &str) -> Result<String, String> {
     }
 }
 
+/// To a node itself.
+fn direct(cluster: &Cluster, node: usize) -> tokio_postgres::Config {
+    let port = cluster.nodes()[node].port;
+    format!("host=127.0.0.1 port={port} user=app password=app dbname=app")
+        .parse()
+        .unwrap()
+}
+
+/// Writes until the node refuses to; what was acknowledged.
+async fn write_directly(config: tokio_postgres::Config, client: i32) -> Vec<(i32, i32)> {
+    let mut acknowledged = Vec::new();
+    let mut n = 0;
+    loop {
+        let Ok((session, connection)) = config.connect(tokio_postgres::NoTls).await else {
+            continue;
+        };
+        tokio::spawn(connection);
+        loop {
+            n += 1;
+            let insert = "insert into written values ($1, $2)";
+            match session.execute(insert, &[&client, &n]).await {
+                Ok(_) => acknowledged.push((client, n)),
+                Err(error) if sqlstate(&error) == "25006" => return acknowledged,
+                Err(_) => break,
+            }
+        }
+    }
+}
+
 /// Every acknowledged write is on the node, and each once.
 fn all_there(cluster: &Cluster, node: usize, acknowledged: &[(i32, i32)]) {
     let rows = cluster.psql(node, "select client, n from written").unwrap();
@@ -62,6 +91,10 @@ fn a_switchover_under_load_costs_no_error_and_no_write() {
         WriteLoad::prepare(&client).await;
         proxy.wait_for_table(&cluster, "written").await;
         let load = WriteLoad::start(&proxy, 32, &[]);
+        // Others write without pgsplit, and connect again when they are cut off.
+        let foreign: Vec<_> = (1..=3)
+            .map(|writer| tokio::spawn(write_directly(direct(&cluster, 0), -writer)))
+            .collect();
         load.progress(500).await;
         let told = switchover(&proxy, "pg2").await.unwrap();
         cluster.was_promoted(1);
@@ -77,11 +110,16 @@ fn a_switchover_under_load_costs_no_error_and_no_write() {
         cluster.was_promoted(2);
         println!("{told}");
         load.progress(500).await;
-        let (acknowledged, slowest) = load.finish();
+        let (mut acknowledged, slowest) = load.finish();
         println!(
             "{} writes, the slowest took {slowest:?}",
             acknowledged.len()
         );
+        for writer in foreign {
+            let written = writer.await.unwrap();
+            assert!(!written.is_empty());
+            acknowledged.extend(written);
+        }
         all_there(&cluster, 2, &acknowledged);
         assert!(slowest < Duration::from_secs(5), "{slowest:?}");
         // Whoever goes to an old primary directly is told so.
@@ -140,12 +178,10 @@ fn a_switchover_that_cannot_be_is_undone_and_nobody_notices() {
         load.progress(20).await;
 
         // Somebody else's does.
-        let config = format!(
-            "host=127.0.0.1 port={} user=app password=app dbname=app",
-            cluster.nodes()[0].port
-        );
-        let config: tokio_postgres::Config = config.parse().unwrap();
-        let (foreign, connection) = config.connect(tokio_postgres::NoTls).await.unwrap();
+        let (foreign, connection) = direct(&cluster, 0)
+            .connect(tokio_postgres::NoTls)
+            .await
+            .unwrap();
         tokio::spawn(connection);
         foreign
             .batch_execute("begin; insert into written values (-1, 2)")
