@@ -486,7 +486,7 @@ fn watch_nodes(nodes: &[settings::Node], user: &str, interval: Duration) -> Watc
         ..settings::Monitor::default()
     };
     let stop = CancellationToken::new();
-    let monitor = Monitor::start(nodes, &settings, &TaskTracker::new(), &stop);
+    let monitor = Monitor::start(nodes, &settings, &TaskTracker::new(), &stop).unwrap();
     Watched { monitor, stop }
 }
 

@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    cluster::{Health, Lsn, Role},
+    cluster::{Health, Lsn, NodeId, Role},
     config::{self, Reload, settings::PoolMode},
     error::{Fault, Visible},
     metrics::{
@@ -43,6 +43,7 @@ impl Default for Fake {
 
 fn node(name: &str, role: Role, lag: Option<Duration>) -> NodeRow {
     NodeRow {
+        id: NodeId(u16::from(role == Role::Replica)),
         name: name.into(),
         host: "10.0.0.1".into(),
         port: 5432,
@@ -50,6 +51,7 @@ fn node(name: &str, role: Role, lag: Option<Duration>) -> NodeRow {
         weight: 1,
         role,
         health: Health::Up,
+        leaving: false,
         timeline: Some(1),
         lsn: Some(Lsn(0x16B_3748)),
         lag,
@@ -106,7 +108,7 @@ impl Inspect for Fake {
             prepared_statements: 2,
             node: Some("pg1".into()),
             in_transaction: true,
-            pinned: Some("listen"),
+            pinned: Some("listen".to_owned()),
             watermark: Some(Lsn(1)),
         };
         (1..=self.clients as u64).map(client).collect()

@@ -213,7 +213,7 @@ fn rows<const N: usize>(rows: impl IntoIterator<Item = [Cell; N]>) -> Vec<Vec<Ce
 }
 
 fn help() -> Vec<Vec<Cell>> {
-    const COMMANDS: [(&str, &str); 14] = [
+    const COMMANDS: [(&str, &str); 15] = [
         (
             "EXPLAIN ROUTE [FOR database] statement",
             "where a statement would go, and why",
@@ -226,6 +226,10 @@ fn help() -> Vec<Vec<Cell>> {
         (
             "DISABLE NODE name",
             "give a node no more work (maintenance)",
+        ),
+        (
+            "SET WEIGHT name = 0..1000",
+            "change a node's share of the reads until its settings change",
         ),
         ("ENABLE NODE name", "give it work again"),
         (
@@ -338,7 +342,11 @@ fn nodes(from: &Moment<'_>) -> Vec<Vec<Cell>> {
             some(node.host),
             some(node.port),
             some(role_name(node.role)),
-            some(health_name(node.health)),
+            some(if node.leaving {
+                "leaving"
+            } else {
+                health_name(node.health)
+            }),
             opt(node.lag.map(|lag| lag.as_secs_f64())),
             opt(node.lag_bytes),
             opt(node.lsn),

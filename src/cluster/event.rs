@@ -60,6 +60,17 @@ pub enum What {
         primary: NodeId,
         done: bool,
     },
+    /// It is one of the nodes now.
+    Joined,
+    /// It isn't any more: nothing new is sent there.
+    Leaving,
+    /// Nothing runs there any more.
+    Left,
+    /// Its share of the reads.
+    Weight {
+        from: u32,
+        to: u32,
+    },
     /// Something is wrong that needs a human.
     Alert(Alert),
     /// That is over.
@@ -111,6 +122,12 @@ pub enum Cause {
     Refused(Refusal),
     /// The node didn't do in time, or not at all, what it was told.
     NotDone,
+    /// The configuration says so.
+    Configuration,
+    /// Whoever knows the nodes (DNS, Patroni) says so.
+    Discovery,
+    /// Its last server connection was closed.
+    Drained,
 }
 
 /// How a node failed.
@@ -130,7 +147,7 @@ pub enum Failure {
 
 impl What {
     /// All names.
-    pub const NAMES: [&str; 10] = [
+    pub const NAMES: [&str; 14] = [
         "health",
         "role",
         "primary",
@@ -139,6 +156,10 @@ impl What {
         "switchover",
         "failover",
         "follow",
+        "joined",
+        "leaving",
+        "left",
+        "weight",
         "alert",
         "alert_over",
     ];
@@ -155,6 +176,10 @@ impl What {
             Self::Switchover { .. } => "switchover",
             Self::Failover { .. } => "failover",
             Self::Follow { .. } => "follow",
+            Self::Joined => "joined",
+            Self::Leaving => "leaving",
+            Self::Left => "left",
+            Self::Weight { .. } => "weight",
             Self::Alert(_) => "alert",
             Self::AlertOver(_) => "alert_over",
         }
@@ -237,6 +262,9 @@ impl fmt::Display for Cause {
             Self::Probe => f.write_str("probe"),
             Self::ProbeFailed(failure) => write!(f, "probe: {failure}"),
             Self::QueryFailed(failure) => write!(f, "query: {failure}"),
+            Self::Configuration => f.write_str("configuration"),
+            Self::Discovery => f.write_str("discovery"),
+            Self::Drained => f.write_str("drained"),
             Self::Operator => f.write_str("operator"),
             Self::Switchover => f.write_str("switchover"),
             Self::Setback(why) => write!(f, "switchover: {}", why.name()),

@@ -31,5 +31,5 @@ pub use lsn::{InvalidLsn, Lsn};
 pub use roles::{Claim, Expected, Primacy, Roles, Verdict};
 pub use state::{Cluster, Member, Pace, Probe, Sample};
 pub use switchover::{News, Patience, Phase, Setback, Step, Switchover};
-pub use view::{Health, NodeId, NodeView, Position, Role, View};
+pub use view::{Health, MAX_NODES, NodeId, NodeView, Position, Role, View};
 pub use watermark::{CaughtUp, Seen, caught_up};

@@ -59,6 +59,7 @@ impl Claim {
 /// One node, as far as roles are concerned.
 #[derive(Clone, Copy, Debug)]
 pub struct Primacy {
+    pub id: NodeId,
     /// None: no connection lives that would say.
     pub claim: Option<Claim>,
     pub expected: Expected,
@@ -69,7 +70,7 @@ pub struct Primacy {
     pub usable: bool,
 }
 
-/// What follows from all claims; both lists are indexed by node.
+/// What follows from all claims; both lists are in the order of the nodes that were given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub struct Verdict {
@@ -141,7 +142,8 @@ impl Roles {
         if settled {
             self.note_timelines(nodes, &standings);
         }
-        let top: Vec<(NodeId, u64)> = ids(&standings)
+        let with_ids = || nodes.iter().map(|n| n.id).zip(standings.iter().copied());
+        let top: Vec<(NodeId, u64)> = with_ids()
             .filter_map(|(id, s)| match s {
                 Standing::Candidate { timeline, conn } if timeline >= self.newest => {
                     Some((id, conn))
@@ -149,12 +151,13 @@ impl Roles {
                 _ => None,
             })
             .collect();
+        // Who isn't there any more gave up, too.
         let gave_up = |id: NodeId| {
-            nodes.get(id.index()).is_none_or(|n| n.maintenance)
-                || !matches!(
-                    standings.get(id.index()),
-                    Some(Standing::Silent | Standing::Candidate { .. })
-                )
+            let mut found = nodes.iter().zip(&standings).filter(|(n, _)| n.id == id);
+            !found.next().is_some_and(|(node, standing)| {
+                !node.maintenance
+                    && matches!(standing, Standing::Silent | Standing::Candidate { .. })
+            })
         };
         self.contenders.retain(|id| !gave_up(*id));
         if self.contenders.len() < 2 {
@@ -172,7 +175,7 @@ impl Roles {
             alerts: Vec::with_capacity(nodes.len()),
             changed,
         };
-        for (id, standing) in ids(&standings) {
+        for (id, standing) in with_ids() {
             let (role, alert) = self.role(id, standing, winner);
             verdict.roles.push(role);
             verdict.alerts.push(alert);
@@ -295,7 +298,7 @@ impl Roles {
 
     fn elect(&mut self, winner: Option<NodeId>, nodes: &[Primacy]) -> (Option<NodeId>, bool) {
         let elected = winner.and_then(|id| {
-            let node = nodes.get(id.index()).filter(|n| n.usable)?;
+            let node = nodes.iter().find(|n| n.id == id).filter(|n| n.usable)?;
             let claim = node.claim?;
             Some(Incumbent {
                 node: id,
@@ -349,10 +352,6 @@ impl Roles {
     }
 }
 
-fn ids(standings: &[Standing]) -> impl Iterator<Item = (NodeId, Standing)> {
-    (0..).map(NodeId).zip(standings.iter().copied())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -368,6 +367,8 @@ mod tests {
 
     fn node(in_recovery: bool, timeline: u32, conn: u64) -> Primacy {
         Primacy {
+            // Its place, once it is in a list.
+            id: NodeId(0),
             claim: Some(Claim {
                 conn,
                 in_recovery,
@@ -415,13 +416,22 @@ mod tests {
         }
     }
 
+    /// The same nodes, each with its place as its id.
+    fn placed(nodes: &[Primacy]) -> Vec<Primacy> {
+        let place = |(id, node): (u16, &Primacy)| Primacy {
+            id: NodeId(id),
+            ..*node
+        };
+        (0..).zip(nodes).map(place).collect()
+    }
+
     /// Primary after each step, and the epoch after all.
     fn play(steps: &[&[Primacy]]) -> (Vec<Option<u16>>, u64, Verdict) {
         let mut roles = Roles::default();
         let mut primaries = Vec::new();
         let mut last = None;
         for step in steps {
-            let verdict = roles.decide(step);
+            let verdict = roles.decide(&placed(step));
             primaries.push(verdict.primary.map(|id| id.0));
             last = Some(verdict);
         }

@@ -10,6 +10,10 @@
 //! | `disturbed`       | health: a query failed; the claim is unconfirmed until the next probe |
 //! | `set_maintenance` | health; the node takes part in no election                            |
 //! | `withhold`        | the node, a primary, isn't used as one                                |
+//! | `join`            | one node more                                                         |
+//! | `reconfigure`     | its zone, weight or expected role is another                          |
+//! | `leave`           | as in maintenance, for good: what runs there may end                  |
+//! | `gone`            | the node is forgotten                                                 |
 //!
 //! After each of them roles are decided afresh, and what changed is returned as [`Event`]s.
 //!
@@ -63,6 +67,7 @@ pub enum Pace {
 /// What is known of all nodes.
 #[derive(Debug)]
 pub struct Cluster {
+    rules: HealthRules,
     nodes: Vec<Node>,
     roles: Roles,
     primary: Option<NodeId>,
@@ -75,9 +80,18 @@ pub struct Cluster {
     withheld: Option<NodeId>,
 }
 
+/// Whether a node is one of ours.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stay {
+    Stays,
+    Leaves,
+}
+
 #[derive(Debug)]
 struct Node {
+    id: NodeId,
     member: Member,
+    stay: Stay,
     health: HealthMachine,
     conn: Option<u64>,
     since: Option<Instant>,
@@ -101,7 +115,12 @@ impl Cluster {
     #[must_use]
     pub fn new(rules: HealthRules, members: impl IntoIterator<Item = Member>) -> Self {
         Self {
-            nodes: members.into_iter().map(|m| Node::new(rules, m)).collect(),
+            rules,
+            nodes: (0..)
+                .map(NodeId)
+                .zip(members)
+                .map(|(id, member)| Node::new(id, rules, member))
+                .collect(),
             roles: Roles::default(),
             primary: None,
             primary_history: History::default(),
@@ -215,7 +234,7 @@ impl Cluster {
             return Vec::new();
         };
         let was = node.health.health();
-        node.health.set_maintenance(on);
+        node.health.set_maintenance(on || node.stay == Stay::Leaves);
         self.settle(id, Cause::Operator, Some(was))
     }
 
@@ -224,12 +243,28 @@ impl Cluster {
     #[must_use]
     pub fn withhold(&mut self, id: NodeId, on: bool, cause: Cause) -> Vec<Event> {
         let from = self.withheld == Some(id);
-        let Some(node) = self.nodes.get(id.index()).filter(|_| from != on) else {
+        let Some(node) = self.node(id).filter(|_| from != on) else {
             return Vec::new();
         };
-        let event = node.event(id, What::Withheld { from, to: on }, cause);
+        let event = node.event(What::Withheld { from, to: on }, cause);
         self.withheld = on.then_some(id);
         let mut events = vec![event];
+        events.extend(self.settle(id, cause, None));
+        events
+    }
+
+    /// One node more, of which nothing is known yet. Nothing happens if there is one of that id.
+    #[must_use]
+    pub fn join(&mut self, id: NodeId, member: Member, cause: Cause) -> Vec<Event> {
+        if self.node(id).is_some() {
+            return Vec::new();
+        }
+        self.yield_name(id, &member);
+        let node = Node::new(id, self.rules, member);
+        let joined = node.event(What::Joined, cause);
+        let at = self.nodes.partition_point(|n| n.id.index() < id.index());
+        self.nodes.insert(at, node);
+        let mut events = vec![joined];
         events.extend(self.settle(id, cause, None));
         events
     }
@@ -239,7 +274,7 @@ impl Cluster {
     #[must_use]
     pub fn incumbent(&self) -> Option<(NodeId, bool)> {
         let (id, _) = self.roles.incumbent()?;
-        let node = self.nodes.get(id.index())?;
+        let node = self.node(id)?;
         let lost = self.primary.is_none() && node.health.health() == Health::Down;
         Some((id, lost))
     }
@@ -247,7 +282,7 @@ impl Cluster {
     /// The node is an up-to-date member of this cluster that its settings allow to be a primary.
     #[must_use]
     pub fn may_be_promoted(&self, id: NodeId) -> bool {
-        self.nodes.get(id.index()).is_some_and(|node| {
+        self.node(id).is_some_and(|node| {
             node.role == Role::Replica
                 && node.health.health() == Health::Up
                 && node.comparable
@@ -261,10 +296,88 @@ impl Cluster {
         self.primary_history.extrapolate(moment)
     }
 
+    /// Its share of the reads.
+    #[must_use]
+    pub fn weight(&self, id: NodeId) -> Option<u32> {
+        self.node(id).map(|n| n.member.weight)
+    }
+
+    /// An operator changes its share of the reads.
+    #[must_use]
+    pub fn set_weight(&mut self, id: NodeId, weight: u32) -> Vec<Event> {
+        let Some(node) = self.node_mut(id) else {
+            return Vec::new();
+        };
+        let from = std::mem::replace(&mut node.member.weight, weight);
+        let to = weight;
+        let changed = (from != to).then(|| node.event(What::Weight { from, to }, Cause::Operator));
+        changed.into_iter().collect()
+    }
+
+    /// Its settings are others, or it is wanted again after all.
+    #[must_use]
+    pub fn reconfigure(&mut self, id: NodeId, member: Member, cause: Cause) -> Vec<Event> {
+        self.yield_name(id, &member);
+        let Some(node) = self.node_mut(id) else {
+            return Vec::new();
+        };
+        let was = node.health.health();
+        let mut events = Vec::new();
+        if node.member.weight != member.weight {
+            let (from, to) = (node.member.weight, member.weight);
+            events.push(node.event(What::Weight { from, to }, cause));
+        }
+        node.member = member;
+        if std::mem::replace(&mut node.stay, Stay::Stays) == Stay::Leaves {
+            node.health.set_maintenance(false);
+            events.push(node.event(What::Joined, cause));
+        }
+        events.extend(self.settle(id, cause, Some(was)));
+        events
+    }
+
+    /// One that leaves isn't mistaken for its successor of the same name.
+    fn yield_name(&mut self, to: NodeId, member: &Member) {
+        let others = self.nodes.iter_mut().filter(|n| n.id != to);
+        for node in others.filter(|n| n.member.name == member.name) {
+            node.member.name = format!("{} (leaving, {})", node.member.name, node.id.0).into();
+        }
+    }
+
+    /// The node isn't one of ours any more: nothing new is sent there.
+    #[must_use]
+    pub fn leave(&mut self, id: NodeId, cause: Cause) -> Vec<Event> {
+        let Some(node) = self.node_mut(id).filter(|n| n.stay == Stay::Stays) else {
+            return Vec::new();
+        };
+        let was = node.health.health();
+        node.stay = Stay::Leaves;
+        node.health.set_maintenance(true);
+        let mut events = vec![node.event(What::Leaving, cause)];
+        events.extend(self.settle(id, cause, Some(was)));
+        events
+    }
+
+    /// Nothing runs there any more: forgotten, if it was to leave.
+    #[must_use]
+    pub fn gone(&mut self, id: NodeId, cause: Cause) -> Vec<Event> {
+        let Some(at) = self
+            .nodes
+            .iter()
+            .position(|n| n.id == id && n.stay == Stay::Leaves)
+        else {
+            return Vec::new();
+        };
+        let node = self.nodes.remove(at);
+        let mut events = vec![node.event(What::Left, cause)];
+        events.extend(self.settle(id, cause, None));
+        events
+    }
+
     /// How soon the node should be asked again.
     #[must_use]
     pub fn pace(&self, id: NodeId) -> Pace {
-        match self.nodes.get(id.index()).map(|n| n.health.health()) {
+        match self.node(id).map(|n| n.health.health()) {
             Some(Health::Suspect) => Pace::Fast,
             Some(Health::Up | Health::Down) if self.primary.is_none() => Pace::Fast,
             Some(Health::Up | Health::Down | Health::Maintenance) | None => Pace::Normal,
@@ -273,29 +386,28 @@ impl Cluster {
 
     /// Replicas that would be of use if only it were known that they follow the primary.
     pub fn detached(&self) -> impl Iterator<Item = NodeId> {
-        self.ids().filter(|id| {
-            self.nodes
-                .get(id.index())
-                .is_some_and(|n| matches!(n.alert, Some(Alert::Detached { .. })))
-        })
+        self.nodes
+            .iter()
+            .filter(|n| matches!(n.alert, Some(Alert::Detached { .. })))
+            .map(|n| n.id)
     }
 
     /// What is wrong at present, by node.
     #[must_use]
     pub fn alerts(&self) -> Vec<(NodeId, Alert)> {
-        self.ids()
-            .zip(&self.nodes)
-            .filter_map(|(id, n)| Some((id, n.alert?)))
+        self.nodes
+            .iter()
+            .filter_map(|n| Some((n.id, n.alert?)))
             .collect()
     }
 
     /// The cluster at this moment.
     #[must_use]
     pub fn view(&self) -> View {
-        let nodes = self.ids().zip(&self.nodes).map(|(id, node)| {
-            let lag = self.lag(id, node);
+        let nodes = self.nodes.iter().map(|node| {
+            let lag = self.lag(node);
             NodeView {
-                id,
+                id: node.id,
                 name: node.member.name.clone(),
                 zone: node.member.zone.clone(),
                 weight: node.member.weight,
@@ -310,6 +422,7 @@ impl Cluster {
                 lag_bytes: lag.map(|l| l.bytes),
                 version: node.version,
                 comparable: node.comparable,
+                leaving: node.stay == Stay::Leaves,
             }
         });
         View {
@@ -321,12 +434,12 @@ impl Cluster {
         }
     }
 
-    fn ids(&self) -> impl Iterator<Item = NodeId> + use<> {
-        (0..).map(NodeId).take(self.nodes.len())
+    fn node(&self, id: NodeId) -> Option<&Node> {
+        self.nodes.iter().find(|n| n.id == id)
     }
 
     fn node_mut(&mut self, id: NodeId) -> Option<&mut Node> {
-        self.nodes.get_mut(id.index())
+        self.nodes.iter_mut().find(|n| n.id == id)
     }
 
     /// Notes a position, in the primary's history as well if it is the primary's.
@@ -344,10 +457,10 @@ impl Cluster {
         }
     }
 
-    fn lag(&self, id: NodeId, node: &Node) -> Option<Lag> {
+    fn lag(&self, node: &Node) -> Option<Lag> {
         let position = node.history.newest()?;
         match node.role {
-            Role::Primary if self.primary == Some(id) => Some(Lag {
+            Role::Primary if self.primary == Some(node.id) => Some(Lag {
                 time: Some(std::time::Duration::ZERO),
                 bytes: 0,
             }),
@@ -377,14 +490,14 @@ impl Cluster {
     /// Decides roles afresh after `cause` befell `id`, whose health was `was` before.
     fn settle(&mut self, id: NodeId, cause: Cause, was: Option<Health>) -> Vec<Event> {
         let mut events = Vec::new();
-        if let (Some(node), Some(from)) = (self.nodes.get(id.index()), was) {
+        if let (Some(node), Some(from)) = (self.node(id), was) {
             let to = node.health.health();
             if from != to {
-                events.push(node.event(id, What::Health { from, to }, cause));
+                events.push(node.event(What::Health { from, to }, cause));
             }
         }
         let mut standings: Vec<Primacy> = self.nodes.iter().map(Node::primacy).collect();
-        if let Some(withheld) = self.withheld.and_then(|id| standings.get_mut(id.index())) {
+        for withheld in standings.iter_mut().filter(|s| Some(s.id) == self.withheld) {
             withheld.usable = false;
         }
         let verdict = self.roles.decide(&standings);
@@ -393,26 +506,24 @@ impl Cluster {
         }
         let attached: Vec<Option<Alert>> = self.nodes.iter().map(|n| self.detachment(n)).collect();
         let decided = verdict.roles.into_iter().zip(verdict.alerts).zip(attached);
-        for ((id, node), ((role, alert), detached)) in
-            (0..).map(NodeId).zip(&mut self.nodes).zip(decided)
-        {
+        for (node, ((role, alert), detached)) in self.nodes.iter_mut().zip(decided) {
             let (role, alert) = match (role, detached) {
                 (Role::Replica, Some(detached)) => (Role::Unknown, Some(detached)),
                 decided => (decided.0, alert),
             };
-            events.extend(node.change(id, role, alert, cause));
+            events.extend(node.change(role, alert, cause));
         }
         let from = std::mem::replace(&mut self.primary, verdict.primary);
         if from != self.primary
             && let Some(subject) = self.primary.or(from)
-            && let Some(node) = self.nodes.get(subject.index())
+            && let Some(node) = self.node(subject)
         {
             let what = What::Primary {
                 from,
                 to: self.primary,
                 epoch: self.roles.epoch(),
             };
-            events.push(node.event(subject, what, cause));
+            events.push(node.event(what, cause));
         }
         if let Some(id) = self.withheld.filter(|_| self.primary.is_some()) {
             self.withheld = None;
@@ -420,14 +531,14 @@ impl Cluster {
                 from: true,
                 to: false,
             };
-            events.extend(self.nodes.get(id.index()).map(|n| n.event(id, what, cause)));
+            events.extend(self.node(id).map(|n| n.event(what, cause)));
         }
         events
     }
 
     /// A new primary, or the old one on a new timeline.
     fn begin_epoch(&mut self, primary: Option<NodeId>) {
-        let Some(node) = primary.and_then(|id| self.nodes.get(id.index())) else {
+        let Some(node) = primary.and_then(|id| self.nodes.iter().find(|n| n.id == id)) else {
             return;
         };
         // Known only when the promotion happened under the eyes of one connection: else the node
@@ -474,9 +585,11 @@ impl Cluster {
 }
 
 impl Node {
-    fn new(rules: HealthRules, member: Member) -> Self {
+    fn new(id: NodeId, rules: HealthRules, member: Member) -> Self {
         Self {
+            id,
             member,
+            stay: Stay::Stays,
             health: HealthMachine::new(rules),
             conn: None,
             since: None,
@@ -517,6 +630,7 @@ impl Node {
 
     fn primacy(&self) -> Primacy {
         Primacy {
+            id: self.id,
             claim: self.claim,
             expected: self.member.expected,
             maintenance: self.health.in_maintenance(),
@@ -527,27 +641,26 @@ impl Node {
 
     fn change(
         &mut self,
-        id: NodeId,
         role: Role,
         alert: Option<Alert>,
         cause: Cause,
     ) -> impl Iterator<Item = Event> + use<> {
         let from = std::mem::replace(&mut self.role, role);
         let before = std::mem::replace(&mut self.alert, alert);
-        let role = (from != role).then(|| self.event(id, What::Role { from, to: role }, cause));
+        let role = (from != role).then(|| self.event(What::Role { from, to: role }, cause));
         // A silent node's trouble isn't over, only out of sight.
         let over = before
             .filter(|_| before != alert)
-            .map(|a| self.event(id, What::AlertOver(a), cause));
+            .map(|a| self.event(What::AlertOver(a), cause));
         let new = alert
             .filter(|_| before != alert)
-            .map(|a| self.event(id, What::Alert(a), cause));
+            .map(|a| self.event(What::Alert(a), cause));
         [role, over, new].into_iter().flatten()
     }
 
-    fn event(&self, node: NodeId, what: What, cause: Cause) -> Event {
+    fn event(&self, what: What, cause: Cause) -> Event {
         Event {
-            node,
+            node: self.id,
             what,
             cause,
             lsn: self.history.newest().map(|p| p.lsn),

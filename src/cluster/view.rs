@@ -7,15 +7,34 @@ use std::{
 
 use super::Lsn;
 
-/// A node's place in [`View::nodes`] and in every per-node table; stable while the process lives.
+/// Nodes at a time, those that are being let go included: the length of every per-node table.
+pub const MAX_NODES: usize = 64;
+
+/// One node for as long as it is known: its place in every per-node table, and a number that tells
+/// it from those that had the place before. What remembers a node that is gone finds nobody.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct NodeId(pub u16);
 
 impl NodeId {
+    /// The first node in that place.
+    #[must_use]
+    pub fn first(place: usize) -> Option<Self> {
+        u16::try_from(place)
+            .ok()
+            .filter(|_| place < MAX_NODES)
+            .map(Self)
+    }
+
+    /// The next node in the same place. After 1,024 of them numbers begin anew.
+    #[must_use]
+    pub fn successor(self) -> Self {
+        Self(self.0.wrapping_add(MAX_NODES as u16))
+    }
+
     /// For indexing per-node tables.
     #[must_use]
     pub fn index(self) -> usize {
-        usize::from(self.0)
+        usize::from(self.0) % MAX_NODES
     }
 }
 
@@ -37,7 +56,7 @@ pub enum Health {
     /// Something failed there and a probe is on its way; still used when nothing better is.
     Suspect,
     Down,
-    /// Taken out by an operator.
+    /// Taken out by an operator, or no longer one of the nodes and being let go.
     Maintenance,
 }
 
@@ -82,7 +101,7 @@ pub struct NodeView {
     pub id: NodeId,
     pub name: Arc<str>,
     pub zone: Arc<str>,
-    /// 0: no share of the reads while another node can take them.
+    /// 0: no reads.
     pub weight: u32,
     pub role: Role,
     pub health: Health,
@@ -105,6 +124,8 @@ pub struct NodeView {
     pub version: Option<u32>,
     /// The node answers positions that can be compared with the primary's (not so for Aurora).
     pub comparable: bool,
+    /// No longer one of the nodes: what runs there may end.
+    pub leaving: bool,
 }
 
 impl NodeView {
@@ -127,6 +148,7 @@ impl NodeView {
             lag_bytes: None,
             version: None,
             comparable: true,
+            leaving: false,
         }
     }
 
@@ -148,7 +170,7 @@ impl NodeView {
 /// The cluster at one moment; replaced as a whole, never changed.
 #[derive(Clone, Debug)]
 pub struct View {
-    /// Indexed by [`NodeId`].
+    /// Those that there are, each once.
     pub nodes: Box<[NodeView]>,
     /// The one node that may be written to, when it is known and confirmed.
     pub primary: Option<NodeId>,
@@ -166,7 +188,11 @@ impl View {
     /// The node, if `id` is one of this view's.
     #[must_use]
     pub fn node(&self, id: NodeId) -> Option<&NodeView> {
-        self.nodes.get(id.index())
+        match self.nodes.get(id.index()) {
+            // Always so until the first node was removed.
+            Some(node) if node.id == id => Some(node),
+            _ => self.nodes.iter().find(|node| node.id == id),
+        }
     }
 
     /// The primary's entry.

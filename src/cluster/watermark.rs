@@ -185,7 +185,14 @@ impl Item {
 
     /// An upper bound of what was seen, or the node that has to be sampled for one, if any.
     fn bound(self, view: &View) -> Result<Lsn, Option<NodeId>> {
-        let node = view.node(self.node).ok_or(None)?;
+        let Some(node) = view.node(self.node) else {
+            // Removed since.
+            return match self.of_primary {
+                true if view.primary.is_some() => view.epoch_start.ok_or(view.primary),
+                true => Err(None),
+                false => self.bound_by_primary(view),
+            };
+        };
         if self.of_primary && view.primary.is_some_and(|primary| primary != self.node) {
             // Acknowledged by the last primary when this epoch had begun already.
             return view.epoch_start.ok_or(view.primary);

@@ -51,26 +51,10 @@ impl Settings {
             &self.nodes,
             &new.nodes,
             &mut all,
-            Reload::Restart,
+            Reload::Live,
             |n| &n.name,
             node,
         );
-        let order = |nodes: &[Node]| {
-            nodes
-                .iter()
-                .map(|node| node.name.to_string())
-                .collect::<Vec<_>>()
-        };
-        let (old, now) = (order(&self.nodes), order(&new.nodes));
-        if old != now && self.nodes.len() == new.nodes.len() && old.iter().all(|n| now.contains(n))
-        {
-            all.push(Change {
-                key: Node::SECTION.to_owned(),
-                old: old.join(", "),
-                new: now.join(", "),
-                reload: Reload::Restart,
-            });
-        }
         let database = |prefix: &str, old: &Database, now: &Database, all: &mut Vec<Change>| {
             differences(prefix, old, now, all);
             // What only follows [pool] and [routing] has been listed there.
@@ -132,7 +116,7 @@ impl Settings {
             monitor: reloaded(&self.monitor, &new.monitor),
             failover: reloaded(&self.failover, &new.failover),
             log: reloaded(&self.log, &new.log),
-            nodes: self.nodes.clone(),
+            nodes: new.nodes.clone(),
             databases: new.databases.clone(),
             users: new.users.clone(),
         }

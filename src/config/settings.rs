@@ -29,7 +29,7 @@ pub struct Settings {
     pub monitor: Monitor,
     pub failover: Failover,
     pub log: Log,
-    /// In the order of the file; the place is the node's `NodeId`.
+    /// In the order of the file.
     pub nodes: Vec<Node>,
     pub databases: Vec<Database>,
     pub users: Vec<User>,
@@ -313,20 +313,23 @@ words! {
     }
 }
 
+/// The largest share of the reads.
+pub const MOST_WEIGHT: u32 = 1000;
+
 options! {
     /// One PostgreSQL server.
     pub struct Node in "node" {
         /// How logs, metrics and commands call it; by default its host.
-        name: Arc<str> = Arc::from(""), |text: &Arc<str>| name(text), Restart;
+        name: Arc<str> = Arc::from(""), |text: &Arc<str>| name(text), Live;
         /// A name, an address, or a socket directory such as "/run/postgresql".
-        host: Host = Host::Tcp(String::new()), any, Restart;
-        port: u16 = 5432, within(1, u16::MAX), Restart;
+        host: Host = Host::Tcp(String::new()), any, Live;
+        port: u16 = 5432, within(1, u16::MAX), Live;
         /// Where it runs; see routing.zone.
-        zone: Arc<str> = Arc::from(""), any, Restart;
-        /// Its share of the reads, relative to the others'; 0: none while another node can take them.
-        weight: u32 = 1, within(0, 1000), Restart;
+        zone: Arc<str> = Arc::from(""), any, Live;
+        /// Its share of the reads, relative to the others'; 0: none. SET WEIGHT at the console changes it while it runs.
+        weight: u32 = 100, within(0, MOST_WEIGHT), Live;
         /// "auto": whatever it says it is; "primary" or "replica": used only while it is that.
-        role: NodeRole = NodeRole::Auto, any, Restart;
+        role: NodeRole = NodeRole::Auto, any, Live;
     }
     tables {
         tls: NodeTls = NodeTls::default();
@@ -364,13 +367,13 @@ options! {
     /// TLS to a node.
     pub struct NodeTls in "node.tls" {
         /// "disable", "prefer", "require" (without looking at the certificate) or "verify-full".
-        sslmode: SslMode = SslMode::Prefer, any, Restart;
+        sslmode: SslMode = SslMode::Prefer, any, Live;
         /// Certificates (PEM) that vouch for the node; by default the system's.
-        ca: Option<PathBuf> = None, any, Restart;
+        ca: Option<PathBuf> = None, any, Live;
         /// Our own certificate, PEM.
-        cert: Option<PathBuf> = None, any, Restart;
+        cert: Option<PathBuf> = None, any, Live;
         /// Its private key, PEM.
-        key: Option<PathBuf> = None, any, Restart;
+        key: Option<PathBuf> = None, any, Live;
     }
 }
 

@@ -701,6 +701,7 @@ fn a_reload_says_what_changes_now_and_what_after_a_restart() {
         [
             "pool.max_size: 10 -> 11",
             "failover.password: \"(set)\" -> \"(set)\"",
+            "node.i: not given -> given",
             "database.app.pool.min_idle: 0 -> 1",
             "database.b: not given -> given",
             "user.app.password: \"(set)\" -> \"(set)\"",
@@ -712,7 +713,6 @@ fn a_reload_says_what_changes_now_and_what_after_a_restart() {
         [
             "listen.workers: 2 -> 3",
             "monitor.password: \"(set)\" -> \"(set)\"",
-            "node.i: not given -> given",
         ]
     );
     // A restart that is needed is still needed at the next reload.

@@ -17,10 +17,10 @@ use super::{
     cells::{BOUNDS, Distribution, Histogram},
     inspect::{EventCounts, NodeRow, PoolRow, role_name},
     labels::{LoginResult, REASONS, RetryReason},
-    worker::{NODES, WorkerMetrics},
+    worker::WorkerMetrics,
 };
 use crate::{
-    cluster::{Health, Role},
+    cluster::{Health, NodeId, Role},
     routing::Reason,
     session::Pin,
     sql::{Access, CacheStats},
@@ -80,6 +80,13 @@ impl Metrics {
     /// The primary has changed.
     pub fn failover(&self) {
         self.failovers.fetch_add(1, Relaxed);
+    }
+
+    /// The node has left: its counters are the next one's.
+    pub fn node_left(&self, node: NodeId) {
+        self.workers
+            .iter()
+            .for_each(|worker| worker.reset_node(node));
     }
 
     /// The configuration was read again and applied.
@@ -196,7 +203,8 @@ impl Metrics {
             &[("route", "none"), ("node", "")],
             as_f64(self.sum(|w| Some(&w.answered))),
         )];
-        for (index, node) in nodes.iter().enumerate().take(NODES) {
+        for node in nodes {
+            let index = node.id.index();
             let on_primary = self.sum(|w| Some(&w.nodes.get(index)?.primary_queries));
             let on_replica = self.sum(|w| Some(&w.nodes.get(index)?.replica_queries));
             for (route, count) in [("primary", on_primary), ("replica", on_replica)] {
@@ -273,7 +281,8 @@ impl Metrics {
         let mut in_flight = Vec::new();
         let mut connects = Vec::new();
         let mut failures = Vec::new();
-        for (index, node) in scrape.nodes.iter().enumerate() {
+        for node in &scrape.nodes {
+            let index = node.id.index();
             let name: &str = &node.name;
             let pools = || scrape.pools.iter().filter(|pool| *pool.node == *name);
             let states: [(&str, usize); 3] = [
@@ -300,12 +309,10 @@ impl Metrics {
                 }
             }
             in_flight.push(sample(&[("node", name)], as_f64(node.in_flight)));
-            if index < NODES {
-                let made = self.sum(|w| Some(&w.nodes.get(index)?.connects));
-                connects.push(sample(&[("node", name)], as_f64(made)));
-                let failed = self.sum(|w| Some(&w.nodes.get(index)?.connect_failures));
-                failures.push(sample(&[("node", name)], as_f64(failed)));
-            }
+            let made = self.sum(|w| Some(&w.nodes.get(index)?.connects));
+            connects.push(sample(&[("node", name)], as_f64(made)));
+            let failed = self.sum(|w| Some(&w.nodes.get(index)?.connect_failures));
+            failures.push(sample(&[("node", name)], as_f64(failed)));
         }
         vec![
             gauge(

@@ -15,10 +15,7 @@ use std::{
 use super::worker::DatabaseTotals;
 use crate::{
     cluster::{self, Health, Lsn, NodeId, NodeView, Role, What},
-    config::{
-        self,
-        settings::{self, PoolMode},
-    },
+    config::{self, settings::PoolMode},
     error::Visible,
     sql::CacheStats,
 };
@@ -30,7 +27,7 @@ pub type BoxFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 ///
 /// All answer at once from memory, and may be called from any thread; [`Inspect::act`] alone waits.
 pub trait Inspect: Send + Sync {
-    /// All nodes, in the order of their `NodeId`.
+    /// All nodes, those included that are being let go.
     fn nodes(&self) -> Vec<NodeRow>;
     /// All pools: one row for each database, user and node.
     fn pools(&self) -> Vec<PoolRow>;
@@ -96,6 +93,11 @@ pub enum Action {
         to: Option<String>,
         forced: bool,
     },
+    /// Change a node's share of the reads.
+    SetWeight {
+        name: String,
+        weight: u32,
+    },
     /// Drop a database's clients and server connections at once.
     KillDatabase(String),
     /// Drop one client, by [`ClientRow::id`].
@@ -117,6 +119,7 @@ pub enum Shutdown {
 /// One node.
 #[derive(Clone, Debug)]
 pub struct NodeRow {
+    pub id: NodeId,
     pub name: Arc<str>,
     /// A name, an address, or a socket directory.
     pub host: String,
@@ -125,6 +128,8 @@ pub struct NodeRow {
     pub weight: u32,
     pub role: Role,
     pub health: Health,
+    /// No longer one of the nodes; what runs there may end.
+    pub leaving: bool,
     pub timeline: Option<u32>,
     /// Insert LSN of a primary, replay LSN of a replica, as last sampled.
     pub lsn: Option<Lsn>,
@@ -206,7 +211,7 @@ pub struct ClientRow {
     pub node: Option<Arc<str>>,
     pub in_transaction: bool,
     /// Why it keeps its server connection.
-    pub pinned: Option<&'static str>,
+    pub pinned: Option<String>,
     /// What its reads must see.
     pub watermark: Option<Lsn>,
 }
@@ -421,6 +426,7 @@ impl fmt::Display for Action {
                 }
                 f.write_str(if *forced { " FORCE" } else { "" })
             }
+            Self::SetWeight { name, weight } => write!(f, "SET WEIGHT {name} = {weight}"),
             Self::KillDatabase(name) => write!(f, "KILL {name}"),
             Self::KillClient(id) => write!(f, "KILL {id}"),
             Self::Shutdown(how) => f.write_str(match how {
@@ -433,20 +439,19 @@ impl fmt::Display for Action {
 }
 
 impl NodeRow {
-    /// A node as the view and its settings have it; `since` and `error` are not known from these.
+    /// A node as the view has it; `since` and `error` are not known from that.
     #[must_use]
-    pub fn of(view: &NodeView, node: &settings::Node, in_flight: u64) -> Self {
+    pub fn of(view: &NodeView, host: String, port: u16, in_flight: u64) -> Self {
         Self {
+            id: view.id,
             name: Arc::clone(&view.name),
-            host: match &node.host {
-                settings::Host::Tcp(host) => host.clone(),
-                settings::Host::Unix(directory) => directory.display().to_string(),
-            },
-            port: node.port,
+            host,
+            port,
             zone: Arc::clone(&view.zone),
             weight: view.weight,
             role: view.role,
             health: view.health,
+            leaving: view.leaving,
             timeline: view.timeline,
             lsn: view.position().map(|position| position.lsn),
             lag: view.lag,
@@ -505,6 +510,14 @@ impl EventRow {
                 let verb = if done { "follows" } else { "doesn't follow" };
                 ("", to, format!("{node} {verb} {to}"))
             }
+            What::Joined => ("", "joined", format!("{node}: is one of the nodes")),
+            What::Leaving => (
+                "joined",
+                "leaving",
+                format!("{node}: leaves, nothing new is sent there"),
+            ),
+            What::Left => ("leaving", "", format!("{node}: has left")),
+            What::Weight { from, to } => ("", "", format!("{node}: weight {from} -> {to}")),
             What::Alert(alert) => ("", alert.name(), format!("{node}: {alert}")),
             What::AlertOver(alert) => (alert.name(), "", format!("{node}: no longer: {alert}")),
         };

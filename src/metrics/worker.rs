@@ -18,15 +18,12 @@ use super::{
     labels::{self, LoginResult, REASONS, RetryReason},
 };
 use crate::{
-    cluster::NodeId,
+    cluster::{MAX_NODES, NodeId},
     error::Fault,
     routing::{Route, Target},
     session::Pin,
     sql::{Access, Why},
 };
-
-/// Nodes that have counters of their own; more share the last ones.
-pub(super) const NODES: usize = 64;
 
 /// Counters of one node, in cache lines of their own (two, as processors fetch pairs).
 #[derive(Debug, Default)]
@@ -70,7 +67,7 @@ impl fmt::Debug for WorkerMetrics {
 impl Default for WorkerMetrics {
     fn default() -> Self {
         Self {
-            nodes: (0..NODES).map(|_slot| NodeCells::default()).collect(),
+            nodes: (0..MAX_NODES).map(|_slot| NodeCells::default()).collect(),
             answered: AtomicU64::default(),
             primary_reads: Default::default(),
             query_duration: Histogram::default(),
@@ -206,6 +203,20 @@ impl WorkerMetrics {
         }
     }
 
+    /// Another node has this place from now on.
+    pub(super) fn reset_node(&self, node: NodeId) {
+        if let Some(cells) = self.node(node) {
+            for count in [
+                &cells.primary_queries,
+                &cells.replica_queries,
+                &cells.connects,
+                &cells.connect_failures,
+            ] {
+                count.store(0, Relaxed);
+            }
+        }
+    }
+
     /// A client is connected for as long as the guard lives.
     #[must_use]
     pub fn client(&self) -> ClientGuard {
@@ -221,7 +232,7 @@ impl WorkerMetrics {
     }
 
     fn node(&self, node: NodeId) -> Option<&NodeCells> {
-        self.nodes.get(node.index().min(NODES - 1))
+        self.nodes.get(node.index())
     }
 }
 

@@ -274,12 +274,12 @@ impl Keeper {
             .is_none_or(|c| c.to != primary || c.epoch != epoch || c.client.is_closed())
         {
             self.connection = None;
-            let target = monitor
-                .targets
-                .get(primary.index())
+            let node = monitor
+                .watched(primary)
                 .ok_or(Problem::new(Failure::Connect))?;
             let deadline = Instant::now() + LOAD_TIMEOUT;
-            let (client, driver) = target.login(Some(&self.slot.database), deadline).await?;
+            let login = node.target.login(Some(&self.slot.database), deadline);
+            let (client, driver) = login.await?;
             self.connection = Some(Connection {
                 to: primary,
                 epoch,

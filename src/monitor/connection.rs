@@ -17,8 +17,7 @@ use crate::{
 /// Where and as whom to ask.
 #[derive(Clone, Debug)]
 pub(super) struct Target {
-    /// Or why the node's TLS settings can't be used.
-    dialer: Result<Dialer, String>,
+    dialer: Dialer,
     login: tokio_postgres::Config,
     tracker: TaskTracker,
 }
@@ -52,11 +51,7 @@ struct Statements {
 
 impl Target {
     /// `database`: the monitor's own.
-    pub(super) fn new(
-        node: &settings::Node,
-        settings: &settings::Monitor,
-        tracker: &TaskTracker,
-    ) -> Self {
+    pub(super) fn new(dialer: Dialer, settings: &settings::Monitor, tracker: &TaskTracker) -> Self {
         let mut login = tokio_postgres::Config::new();
         login
             .user(&settings.user)
@@ -69,7 +64,7 @@ impl Target {
             login.password(&password.0);
         }
         Self {
-            dialer: Dialer::new(node).map_err(|error| error.to_string()),
+            dialer,
             login,
             tracker: tracker.clone(),
         }
@@ -119,15 +114,7 @@ impl Target {
         deadline: Instant,
     ) -> Result<(Client, AbortOnDropHandle<()>), Problem> {
         let work = async {
-            let stream = match &self.dialer {
-                Ok(dialer) => dialer.dial(deadline).await?,
-                Err(problem) => {
-                    return Err(Problem {
-                        failure: Failure::Connect,
-                        text: problem.clone(),
-                    });
-                }
-            };
+            let stream = self.dialer.dial(deadline).await?;
             let (client, connection) = login.connect_raw(stream, NoTls).await?;
             let driver = self.tracker.spawn(async move {
                 // Whoever asks next learns of an error from the client.

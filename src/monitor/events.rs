@@ -2,22 +2,33 @@
 
 use std::{
     collections::{BTreeMap, VecDeque},
-    sync::{Mutex, PoisonError},
+    sync::{Arc, Mutex, PoisonError},
     time::SystemTime,
 };
 
-use crate::cluster::{Alert, Cause, Event, NodeId, Phase, Refusal, What};
+use crate::cluster::{Alert, Cause, Event, NodeId, Phase, Refusal, View, What};
 
 /// Events kept.
 const KEPT: usize = 1000;
 
 /// An event and when it happened, by this machine's clock.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recorded {
     /// Counts from 1; a gap in what one sees means that older ones were dropped.
     pub number: u64,
     pub at: SystemTime,
     pub event: Event,
+    /// Of those that it is about: they may be gone when it is looked at.
+    names: Box<[(NodeId, Arc<str>)]>,
+}
+
+impl Recorded {
+    /// What the node was called.
+    #[must_use]
+    pub fn name(&self, id: NodeId) -> &str {
+        let named = self.names.iter().find(|(known, _)| *known == id);
+        named.map_or("", |(_, name)| name)
+    }
 }
 
 /// The last [`KEPT`] events, and how many there were.
@@ -31,9 +42,19 @@ pub(super) struct Ring {
 type Counts = BTreeMap<&'static str, u64>;
 
 impl Ring {
-    /// Logs the event and keeps it.
-    pub(super) fn record<'a>(&self, event: Event, name: &dyn Fn(NodeId) -> &'a str) {
-        log(event, name);
+    /// Logs the event and keeps it, with the names of nodes by these views.
+    pub(super) fn record(&self, event: Event, views: [&View; 2]) {
+        let names = concerned(event).filter_map(|id| {
+            let node = views.iter().find_map(|view| view.node(id))?;
+            Some((id, Arc::clone(&node.name)))
+        });
+        let mut recorded = Recorded {
+            number: 0,
+            at: wall_clock(),
+            event,
+            names: names.collect(),
+        };
+        log(event, &|id| recorded.name(id));
         {
             let mut counts = self.counts.lock().unwrap_or_else(PoisonError::into_inner);
             *counts.0.entry(event.what.name()).or_default() += 1;
@@ -42,15 +63,11 @@ impl Ring {
             }
         }
         let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        let number = last.back().map_or(0, |r| r.number) + 1;
+        recorded.number = last.back().map_or(0, |r| r.number) + 1;
         if last.len() == KEPT {
             last.pop_front();
         }
-        last.push_back(Recorded {
-            number,
-            at: wall_clock(),
-            event,
-        });
+        last.push_back(recorded);
     }
 
     /// How many there were of each kind, and of each reason to refuse a failover.
@@ -65,7 +82,7 @@ impl Ring {
 
     pub(super) fn all(&self) -> Vec<Recorded> {
         let last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
-        last.iter().copied().collect()
+        last.iter().cloned().collect()
     }
 }
 
@@ -75,6 +92,27 @@ impl Ring {
 )]
 fn wall_clock() -> SystemTime {
     SystemTime::now()
+}
+
+/// The nodes that an event speaks of.
+fn concerned(event: Event) -> impl Iterator<Item = NodeId> {
+    let others = match event.what {
+        What::Primary { from, to, .. } => [from, to],
+        What::Follow { primary, .. } => [Some(primary), None],
+        What::Health { .. }
+        | What::Withheld { .. }
+        | What::Fence { .. }
+        | What::Switchover { .. }
+        | What::Failover { .. }
+        | What::Role { .. }
+        | What::Joined
+        | What::Leaving
+        | What::Left
+        | What::Weight { .. }
+        | What::Alert(_)
+        | What::AlertOver(_) => [None, None],
+    };
+    [Some(event.node)].into_iter().chain(others).flatten()
 }
 
 fn log<'a>(event: Event, name: &dyn Fn(NodeId) -> &'a str) {
@@ -134,6 +172,10 @@ fn log<'a>(event: Event, name: &dyn Fn(NodeId) -> &'a str) {
                 tracing::warn!(node, primary, %cause, lsn, timeline, "doesn't follow the new primary");
             }
         }
+        What::Joined => tracing::info!(node, %cause, "node joined"),
+        What::Leaving => tracing::info!(node, %cause, "node leaves: nothing new is sent there"),
+        What::Left => tracing::info!(node, %cause, "node has left"),
+        What::Weight { from, to } => tracing::info!(node, from, to, %cause, "weight changed"),
         What::Alert(alert @ (Alert::Contested { .. } | Alert::ForeignSystem { .. })) => {
             tracing::error!(node, alert = alert.name(), %cause, lsn, timeline, "{alert}");
         }

@@ -15,35 +15,29 @@ mod events;
 mod failover;
 mod node;
 mod queries;
+mod roster;
 #[cfg(test)]
 mod scripted;
 
 use std::{
     fmt,
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
-    },
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use arc_swap::{ArcSwap, Guard};
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, watch},
-    time::Instant,
-};
+use tokio::{runtime::Handle, sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
 pub use catalogue::CatalogueSlot;
 pub use events::Recorded;
 pub use failover::Traffic;
+pub use roster::{NodesError, Wanted, Watched};
 
 use crate::{
-    cluster::{
-        Alert, Cause, Cluster, Event, Expected, Failure, HealthRules, Member, NodeId, Pace, View,
-    },
+    cluster::{Alert, Cause, Cluster, Event, Failure, HealthRules, NodeId, Pace, View},
     config::settings,
+    net::{Dialer, tls::TlsError},
     protocol::SqlState,
 };
 
@@ -61,14 +55,13 @@ pub struct Monitor {
     primary: watch::Sender<CurrentPrimary>,
     cluster: Mutex<Cluster>,
     events: events::Ring,
-    nodes: Box<[NodeHandle]>,
-    targets: Box<[connection::Target]>,
+    roster: roster::Roster,
     catalogues: catalogue::Catalogues,
-    interval: Duration,
     /// Held by whoever makes another node the primary.
     operation: tokio::sync::Mutex<()>,
     /// When the primary was lost, if there is none.
     lost_at: Mutex<Option<Instant>>,
+    settings: settings::Monitor,
     /// Was told to be the primary, while there is none.
     told: Mutex<Option<NodeId>>,
     /// Where tasks that are begun later run.
@@ -84,42 +77,28 @@ pub struct CurrentPrimary {
     pub epoch: u64,
 }
 
-/// What others ask of a node's task.
-struct NodeHandle {
-    name: Arc<str>,
-    address: String,
-    /// Host (or socket directory) and port.
-    place: (String, u16),
-    sample_wanted: AtomicBool,
-    /// The first failure that queries saw since the task last looked, packed; zero: none.
-    failure: AtomicU64,
-    wake: Notify,
-}
-
 impl Monitor {
     /// Starts watching `nodes` on the current runtime, until `stop`. The tasks are `tracker`'s.
     ///
+    /// # Errors
+    /// A node's TLS files can't be used, or there are too many nodes.
+    ///
     /// # Panics
     /// Outside of a runtime.
-    #[must_use]
     pub fn start(
         nodes: &[settings::Node],
         settings: &settings::Monitor,
         tracker: &TaskTracker,
         stop: &CancellationToken,
-    ) -> Arc<Self> {
-        let monitor = Self::new(nodes, settings, tracker, stop);
-        for (id, target) in (0..).map(NodeId).zip(&monitor.targets) {
-            let task = node::watch(monitor.clone(), id, target.clone(), settings.timeout);
-            let stop = stop.clone();
-            tracker.spawn(async move { stop.run_until_cancelled(task).await });
-        }
-        monitor
+    ) -> Result<Arc<Self>, NodesError> {
+        let monitor = Self::empty(settings, tracker, stop);
+        let wanted: Vec<Wanted> = nodes.iter().cloned().map(Wanted::from).collect();
+        monitor.set_nodes(&wanted, Cause::Configuration)?;
+        Ok(monitor)
     }
 
     /// Watches nothing yet.
-    fn new(
-        nodes: &[settings::Node],
+    fn empty(
         settings: &settings::Monitor,
         tracker: &TaskTracker,
         stop: &CancellationToken,
@@ -128,27 +107,88 @@ impl Monitor {
             down_after: settings.down_after,
             up_after: settings.up_after,
         };
-        let cluster = Cluster::new(rules, nodes.iter().map(member));
-        let targets = nodes
-            .iter()
-            .map(|node| connection::Target::new(node, settings, tracker));
+        let cluster = Cluster::new(rules, []);
         Arc::new(Self {
             view: ArcSwap::from_pointee(cluster.view()),
             version: watch::Sender::new(0),
             primary: watch::Sender::default(),
             cluster: Mutex::new(cluster),
             events: events::Ring::default(),
-            nodes: nodes.iter().map(NodeHandle::new).collect(),
-            targets: targets.collect(),
+            roster: roster::Roster::new(),
             catalogues: catalogue::Catalogues::default(),
-            interval: settings.interval,
             operation: tokio::sync::Mutex::default(),
             lost_at: Mutex::default(),
+            settings: settings.clone(),
             told: Mutex::default(),
             runtime: Handle::current(),
             tracker: tracker.clone(),
             stop: stop.clone(),
         })
+    }
+
+    /// Makes `wanted` the nodes: new ones are asked at once, those that aren't among them leave.
+    ///
+    /// # Errors
+    /// Nothing was changed: [`NodesError`].
+    pub fn set_nodes(self: &Arc<Self>, wanted: &[Wanted], cause: Cause) -> Result<(), NodesError> {
+        for node in self.change(wanted, cause, &roster::dialer)? {
+            let stop = node.stop.clone();
+            let task = node::watch(Arc::clone(self), node, self.settings.timeout);
+            self.tracker.spawn_on(
+                async move { stop.run_until_cancelled(task).await },
+                &self.runtime,
+            );
+        }
+        Ok(())
+    }
+
+    /// Makes `wanted` the nodes; those that are new, and not watched yet.
+    fn change(
+        &self,
+        wanted: &[Wanted],
+        cause: Cause,
+        dialer: &dyn Fn(&Wanted) -> Result<Dialer, TlsError>,
+    ) -> Result<Vec<Arc<Watched>>, NodesError> {
+        let mut last = self.roster.changing();
+        let target = |dialer| connection::Target::new(dialer, &self.settings, &self.tracker);
+        let changes = self
+            .roster
+            .compare(&last, wanted, dialer, target, &self.stop)?;
+        // Known before it is seen in a view.
+        self.roster.carry_out(&mut last, &changes);
+        self.apply(|cluster, _| {
+            let mut events = Vec::new();
+            for node in &changes.leave {
+                events.extend(cluster.leave(node.id, cause));
+            }
+            for stay in &changes.stay {
+                let mut member = stay.wanted.member();
+                if let Some(weight) = cluster.weight(stay.node.id)
+                    && !stay.reweighted
+                {
+                    member.weight = weight;
+                }
+                events.extend(cluster.reconfigure(stay.node.id, member, cause));
+            }
+            for node in &changes.join {
+                events.extend(cluster.join(node.id, node.wanted().member(), cause));
+            }
+            events
+        });
+        Ok(changes.join)
+    }
+
+    /// Nothing runs at `node` any more, which was to leave: it is forgotten.
+    pub fn forget(&self, node: NodeId) {
+        if self.roster.forget(node) {
+            self.apply(|cluster, _| cluster.gone(node, Cause::Drained));
+        }
+    }
+
+    /// The node's address, settings and way there, leaving or not.
+    #[must_use]
+    pub fn watched(&self, node: NodeId) -> Option<Arc<Watched>> {
+        self.roster.get(node)
     }
 
     /// The cluster at this moment. Cheap; meant for the hot path. Not to be kept across an await.
@@ -178,32 +218,26 @@ impl Monitor {
     /// one is sent at once. Never for a full pool, a slow statement or an error that the node
     /// answered to a statement. Never blocks.
     pub fn report_failure(&self, node: NodeId, failure: Failure) {
-        let Some(handle) = self.nodes.get(node.index()) else {
-            return;
-        };
-        let news =
-            handle
-                .failure
-                .compare_exchange(0, pack(failure), Ordering::AcqRel, Ordering::Relaxed);
-        if news.is_ok() {
-            handle.wake.notify_one();
+        if let Some(node) = self.roster.get(node)
+            && node.report(failure)
+        {
+            node.wake.notify_one();
         }
     }
 
     /// Asks for one position of `node` that is newer than this call. Who still waits when a new
     /// view comes without it asks again. Never blocks.
     pub fn want_sample(&self, node: NodeId) {
-        let Some(handle) = self.nodes.get(node.index()) else {
-            return;
-        };
-        if !handle.sample_wanted.swap(true, Ordering::AcqRel) {
-            handle.wake.notify_one();
+        if let Some(node) = self.roster.get(node)
+            && node.wish_for_sample()
+        {
+            node.wake.notify_one();
         }
     }
 
     /// Takes a node out (nothing new is sent there), or puts it back. False: no such node.
     pub fn set_maintenance(&self, node: NodeId, on: bool) -> bool {
-        if self.nodes.get(node.index()).is_none() {
+        if self.view().node(node).is_none_or(|node| node.leaving) {
             return false;
         }
         self.apply(|cluster, _| cluster.set_maintenance(node, on));
@@ -214,25 +248,29 @@ impl Monitor {
         true
     }
 
+    /// Changes a node's share of the reads, until its settings change or it is started anew. False:
+    /// no such node.
+    pub fn set_weight(&self, node: NodeId, weight: u32) -> bool {
+        if self.view().node(node).is_none_or(|node| node.leaving) {
+            return false;
+        }
+        self.apply(|cluster, _| cluster.set_weight(node, weight));
+        true
+    }
+
     /// The node of that name.
     #[must_use]
     pub fn node_named(&self, name: &str) -> Option<NodeId> {
-        (0..)
-            .map(NodeId)
-            .zip(&self.nodes)
-            .find_map(|(id, handle)| (*handle.name == *name).then_some(id))
+        let view = self.view();
+        let mut named = view.nodes.iter().filter(|node| *node.name == *name);
+        named.next().map(|node| node.id)
     }
 
     /// A node's name; empty if there is no such node.
     #[must_use]
-    pub fn name(&self, node: NodeId) -> &str {
-        self.nodes.get(node.index()).map_or("", |n| &n.name)
-    }
-
-    /// A node's address, for people.
-    #[must_use]
-    pub fn address(&self, node: NodeId) -> &str {
-        self.nodes.get(node.index()).map_or("", |n| &n.address)
+    pub fn name(&self, node: NodeId) -> Arc<str> {
+        let view = self.view();
+        view.node(node).map_or("".into(), |n| Arc::clone(&n.name))
     }
 
     /// How many events there were, by kind, and refused failovers, by reason.
@@ -262,9 +300,10 @@ impl Monitor {
             node: view.primary,
             epoch: view.epoch,
         };
-        self.view.store(Arc::new(view));
+        let view = Arc::new(view);
+        let before = self.view.swap(Arc::clone(&view));
         for event in events {
-            self.events.record(event, &|id| self.name(id));
+            self.events.record(event, [&view, &before]);
         }
         // Still under the lock, so that views and their ticks keep one order.
         self.version.send_modify(|version| *version += 1);
@@ -280,8 +319,8 @@ impl Monitor {
         drop(cluster);
         if changed {
             // How soon the others are to be asked may have changed with it.
-            for handle in &self.nodes {
-                handle.wake.notify_one();
+            for node in self.roster.all() {
+                node.wake.notify_one();
             }
         }
     }
@@ -307,43 +346,9 @@ impl Monitor {
     /// Time from one probe of `node` to the next.
     fn probe_interval(&self, node: NodeId) -> Duration {
         match self.cluster().pace(node) {
-            Pace::Normal => self.interval,
-            Pace::Fast => self.interval.min(URGENT_INTERVAL),
+            Pace::Normal => self.settings.interval,
+            Pace::Fast => self.settings.interval.min(URGENT_INTERVAL),
         }
-    }
-}
-
-impl NodeHandle {
-    fn new(node: &settings::Node) -> Self {
-        let address = match &node.host {
-            settings::Host::Tcp(host) if host.contains(':') => format!("[{host}]:{}", node.port),
-            settings::Host::Tcp(host) => format!("{host}:{}", node.port),
-            settings::Host::Unix(directory) => {
-                format!("{}/.s.PGSQL.{}", directory.display(), node.port)
-            }
-        };
-        Self {
-            name: node.name.clone(),
-            address,
-            place: (node.host.to_string(), node.port),
-            sample_wanted: AtomicBool::new(false),
-            failure: AtomicU64::new(0),
-            wake: Notify::new(),
-        }
-    }
-
-    /// Takes the reported failure, if any.
-    fn take_failure(&self) -> Option<Failure> {
-        unpack(self.failure.swap(0, Ordering::AcqRel))
-    }
-
-    /// Takes the wish for a sample, if any. To be taken before the moment of asking is noted.
-    fn take_sample_wish(&self) -> bool {
-        self.sample_wanted.swap(false, Ordering::AcqRel)
-    }
-
-    fn sample_is_wanted(&self) -> bool {
-        self.sample_wanted.load(Ordering::Acquire)
     }
 }
 
@@ -352,19 +357,6 @@ impl fmt::Debug for Monitor {
         f.debug_struct("Monitor")
             .field("view", &self.view.load())
             .finish_non_exhaustive()
-    }
-}
-
-fn member(node: &settings::Node) -> Member {
-    Member {
-        name: node.name.clone(),
-        zone: node.zone.clone(),
-        weight: node.weight,
-        expected: match node.role {
-            settings::NodeRole::Auto => Expected::Any,
-            settings::NodeRole::Primary => Expected::Primary,
-            settings::NodeRole::Replica => Expected::Replica,
-        },
     }
 }
 

@@ -9,16 +9,17 @@ use tokio::time::{Instant, sleep_until};
 
 use super::{
     Monitor, PROBE_GAP, SAMPLE_GAP,
-    connection::{Connection, Problem, Target},
+    connection::{Connection, Problem},
+    roster::Watched,
 };
 use crate::cluster::{Failure, NodeId};
 
 /// Watches until dropped.
-pub(super) async fn watch(monitor: Arc<Monitor>, id: NodeId, target: Target, timeout: Duration) {
+pub(super) async fn watch(monitor: Arc<Monitor>, node: Arc<Watched>, timeout: Duration) {
     let mut watcher = Watcher {
         monitor,
-        id,
-        target,
+        id: node.id,
+        node,
         timeout,
         connection: None,
         connections: 0,
@@ -36,7 +37,7 @@ pub(super) async fn watch(monitor: Arc<Monitor>, id: NodeId, target: Target, tim
 struct Watcher {
     monitor: Arc<Monitor>,
     id: NodeId,
-    target: Target,
+    node: Arc<Watched>,
     timeout: Duration,
     connection: Option<Connection>,
     /// Numbers given to connections so far.
@@ -53,7 +54,7 @@ impl Watcher {
             Some(connection) => connection,
             none => {
                 self.connections += 1;
-                match self.target.open(self.connections, deadline).await {
+                match self.node.target.open(self.connections, deadline).await {
                     Ok(new) => {
                         let (number, since) = (new.number, new.since.into_std());
                         self.monitor.apply(|c, _| c.connected(id, number, since));
@@ -74,24 +75,21 @@ impl Watcher {
 
     /// Returns when the next probe is due.
     async fn idle(&mut self, asked_at: Instant) {
-        let monitor = self.monitor.clone();
-        let Some(handle) = monitor.nodes.get(self.id.index()) else {
-            return;
-        };
+        let (monitor, node) = (self.monitor.clone(), self.node.clone());
         loop {
-            if let Some(failure) = handle.take_failure() {
+            if let Some(failure) = node.take_failure() {
                 let id = self.id;
                 return monitor.apply(|c, now| c.disturbed(now, id, failure));
             }
             let due = asked_at + monitor.probe_interval(self.id);
-            let sampling = handle.sample_is_wanted() && self.connection.is_some();
+            let sampling = node.sample_is_wanted() && self.connection.is_some();
             let sample_due = self.sampled_at.map_or(asked_at, |at| at + SAMPLE_GAP);
             tokio::select! {
                 () = closed(&mut self.connection) => return self.lost(),
-                () = handle.wake.notified() => {}
+                () = node.wake.notified() => {}
                 () = sleep_until(due) => return,
                 () = sleep_until(sample_due), if sampling => {
-                    handle.take_sample_wish();
+                    node.take_sample_wish();
                     if self.sample().await {
                         return;
                     }
@@ -131,7 +129,7 @@ impl Watcher {
             .apply(|c, now| c.probe_failed(now, id, problem.failure));
         if self.last_problem.as_ref() != Some(&problem.text) {
             let node = self.monitor.name(id);
-            tracing::warn!(node, problem = problem.text, "probe failed");
+            tracing::warn!(%node, problem = problem.text, "probe failed");
             self.last_problem = Some(problem.text);
         }
     }

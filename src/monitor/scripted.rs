@@ -4,23 +4,32 @@ use std::{collections::HashMap, sync::Arc, time::Instant};
 
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
-use super::{Monitor, catalogue::CatalogueSlot};
+use super::{Monitor, Wanted, catalogue::CatalogueSlot};
 use crate::{
-    cluster::{Cluster, Event, Failure, NodeId},
+    cluster::{Cause, Cluster, Event, Failure, NodeId},
     config::settings,
+    net::Dialer,
     sql::catalogue::Catalogue,
 };
 
 impl Monitor {
     /// Watches nothing, and keeps only the catalogue of `database`, which nobody loads.
     pub(crate) fn scripted(
-        nodes: &[settings::Node],
+        nodes: Vec<(settings::Node, Dialer)>,
         settings: &settings::Monitor,
         tracker: &TaskTracker,
         stop: &CancellationToken,
         database: &str,
     ) -> Arc<Self> {
-        let monitor = Self::new(nodes, settings, tracker, stop);
+        let monitor = Self::empty(settings, tracker, stop);
+        let wanted: Vec<Wanted> = nodes.iter().map(|(n, _)| n.clone().into()).collect();
+        let dialer = |wanted: &Wanted| {
+            let (_, dialer) = nodes.iter().find(|(node, _)| *node == wanted.node).unwrap();
+            Ok(dialer.clone())
+        };
+        monitor
+            .change(&wanted, Cause::Configuration, &dialer)
+            .unwrap();
         let slot = Arc::new(CatalogueSlot::new(database));
         let slots = HashMap::from([(database.into(), slot)]);
         monitor.catalogues.slots.store(Arc::new(slots));
@@ -41,13 +50,12 @@ impl Monitor {
 
     /// The failure that queries have reported of a node, if any did since the last time.
     pub(crate) fn reported(&self, node: NodeId) -> Option<Failure> {
-        self.nodes.get(node.index())?.take_failure()
+        self.watched(node)?.take_failure()
     }
 
     /// Whether a newer position of a node was asked for since the last time.
     pub(crate) fn sample_was_wanted(&self, node: NodeId) -> bool {
-        self.nodes
-            .get(node.index())
-            .is_some_and(super::NodeHandle::take_sample_wish)
+        self.watched(node)
+            .is_some_and(|node| node.take_sample_wish())
     }
 }

@@ -35,6 +35,8 @@ const PIPE: usize = 64 << 10;
 pub struct Dialer {
     host: Host,
     port: u16,
+    /// Where it is, if not wherever `host` leads.
+    address: Option<IpAddr>,
     mode: SslMode,
     /// `None` exactly when TLS is never asked for.
     tls: Option<ClientTls>,
@@ -117,6 +119,7 @@ impl Dialer {
         Ok(Self {
             host: node.host.clone(),
             port: node.port,
+            address: None,
             mode: node.tls.sslmode,
             tls,
             resolutions: Arc::new(Semaphore::new(RESOLUTIONS)),
@@ -130,6 +133,13 @@ impl Dialer {
     pub(crate) fn over(mut self, pipes: Pipes) -> Self {
         self.pipes = Some(pipes);
         self
+    }
+
+    /// The same, but its host is at `address`, which isn't asked for each time then. Certificates
+    /// are still the host's.
+    #[must_use]
+    pub fn at(self, address: Option<IpAddr>) -> Self {
+        Self { address, ..self }
     }
 
     /// Connects, encrypted as `sslmode` says, ready for the startup packet. All addresses of the
@@ -180,7 +190,7 @@ impl Dialer {
     }
 
     async fn connect_tcp(&self, host: &str, deadline: Instant) -> Result<Stream, DialError> {
-        let addresses = match host.parse::<IpAddr>() {
+        let addresses = match self.address.map_or_else(|| host.parse::<IpAddr>(), Ok) {
             Ok(ip) => vec![SocketAddr::new(ip, self.port)],
             Err(_) => self.resolve(host, deadline).await?,
         };

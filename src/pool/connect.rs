@@ -108,6 +108,8 @@ pub enum ConnectError {
     Credentials(Box<str>),
     /// Not what PostgreSQL says, or not the node that knows the user.
     Protocol(Box<str>),
+    /// It isn't one of the nodes any more.
+    Gone,
 }
 
 /// What a failed login says about the node.
@@ -129,9 +131,12 @@ impl ConnectError {
     pub fn cause(&self) -> Cause {
         match self {
             Self::Dial(DialError::Settings(_)) => Cause::Other,
-            Self::Dial(_) | Self::TimedOut | Self::NodeDown | Self::Lost(_) | Self::Protocol(_) => {
-                Cause::Node
-            }
+            Self::Dial(_)
+            | Self::TimedOut
+            | Self::NodeDown
+            | Self::Lost(_)
+            | Self::Protocol(_)
+            | Self::Gone => Cause::Node,
             Self::Credentials(_) => Cause::Login,
             Self::Refused { sqlstate, .. } => match (&sqlstate.0, &sqlstate.class()) {
                 (b"53300", _) => Cause::Full,
@@ -156,6 +161,7 @@ impl fmt::Display for ConnectError {
                 write!(f, "refused by the server: {message} (SQLSTATE {sqlstate})")
             }
             Self::Credentials(what) | Self::Protocol(what) => f.write_str(what),
+            Self::Gone => f.write_str("it isn't one of the nodes any more"),
         }
     }
 }

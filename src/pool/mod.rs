@@ -22,7 +22,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak,
-        atomic::{AtomicU64, AtomicUsize, Ordering},
+        atomic::{AtomicU16, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -45,18 +45,18 @@ use crate::{
 };
 use connect::{ConnectError, Connected};
 
-/// Makes connections of one database and user to one node.
+/// Makes connections of one database and user.
 pub trait Connect: Send + Sync {
-    /// Connects and logs in before `deadline`.
+    /// Connects to the node and logs in before `deadline`.
     fn connect(
         &self,
+        node: NodeId,
         deadline: Instant,
     ) -> Pin<Box<dyn Future<Output = Result<Connected, ConnectError>> + Send + '_>>;
 }
 
 /// See the module's description.
 pub struct Pool {
-    node: NodeId,
     limits: settings::Pool,
     permits: Arc<Semaphore>,
     /// Of these, what reads may take that no replica could serve.
@@ -72,7 +72,8 @@ static NUMBERS: AtomicU64 = AtomicU64::new(1);
 /// What the workers' shards of one pool have in common.
 struct Shared {
     connect: Box<dyn Connect>,
-    node: NodeId,
+    /// A [`NodeId`]; another one only while there is no connection.
+    node: AtomicU16,
     user: Arc<str>,
     limits: settings::Pool,
     /// A fresh connection's settings: none that differ.
@@ -153,21 +154,16 @@ impl managed::Manager for Manager {
         }
         let deadline = Instant::now() + self.shared.limits.connect_timeout;
         let opening = Opening::new(&self.shared);
+        let node = self.shared.node();
         let connected = tokio::select! {
             biased;
             () = self.shared.went_down() => return Err(ConnectError::NodeDown),
-            connected = self.shared.connect.connect(deadline) => connected?,
+            connected = self.shared.connect.connect(node, deadline) => connected?,
         };
         opening.done();
         let backend = Backend::fresh(Arc::clone(&self.shared.fresh));
         let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
-        let server = Server::new(
-            connected,
-            self.shared.node,
-            &self.shared.user,
-            number,
-            backend,
-        );
+        let server = Server::new(connected, node, &self.shared.user, number, backend);
         self.shared.register(&server.link);
         Ok(Box::new(server))
     }
@@ -194,7 +190,8 @@ struct Opening<'a>(Option<&'a Shared>);
 
 impl<'a> Opening<'a> {
     fn new(shared: &'a Shared) -> Self {
-        shared.open.fetch_add(1, Ordering::Relaxed);
+        // Before it is looked at whether the node may still be connected to.
+        shared.open.fetch_add(1, Ordering::SeqCst);
         Self(Some(shared))
     }
 
@@ -253,6 +250,10 @@ fn idle(shard: &managed::Pool<Manager>) -> Option<Object<Manager>> {
 }
 
 impl Shared {
+    fn node(&self) -> NodeId {
+        NodeId(self.node.load(Ordering::Relaxed))
+    }
+
     /// This worker's warm connections.
     fn warm(&self, worker: usize) -> Option<MutexGuard<'_, Vec<Warm>>> {
         let warm = self.warm.get(worker)?;
@@ -294,7 +295,7 @@ impl Pool {
     ) -> Self {
         let shared = Arc::new(Shared {
             connect,
-            node,
+            node: AtomicU16::new(node.0),
             user: Arc::clone(user),
             limits: limits.clone(),
             fresh: Arc::clone(fresh),
@@ -325,7 +326,6 @@ impl Pool {
             let _first = shared.siblings.set(weak);
         }
         Self {
-            node,
             limits: limits.clone(),
             permits: Arc::new(Semaphore::new(limits.max_size)),
             reads: Arc::new(Semaphore::new(
@@ -339,7 +339,22 @@ impl Pool {
     /// The node it leads to.
     #[must_use]
     pub fn node(&self) -> NodeId {
-        self.node
+        self.shared.node()
+    }
+
+    /// Makes it lead to `node`, if nothing is left of the one before. False: something is.
+    pub fn rebind(&self, node: NodeId) -> bool {
+        let free = self.is_drained();
+        if free {
+            self.shared.node.store(node.0, Ordering::Relaxed);
+        }
+        free
+    }
+
+    /// No connection is open, or being opened.
+    #[must_use]
+    pub fn is_drained(&self) -> bool {
+        self.shared.open.load(Ordering::SeqCst) == 0
     }
 
     /// Lends the connection that came back to this worker last, if it is warm still.
@@ -438,6 +453,43 @@ impl Pool {
             _share: None,
             worker,
         })
+    }
+
+    /// Lends the connection of this number, if it is idle at this worker. Never waits.
+    #[must_use]
+    pub fn acquire_link(&self, worker: usize, number: u64) -> Option<Lease> {
+        let lease = |object, permit| Lease {
+            object: Some(object),
+            shared: Arc::clone(&self.shared),
+            permit: Some(permit),
+            worker,
+            _share: None,
+        };
+        let warm = {
+            let mut warm = self.shared.warm(worker)?;
+            let is_it = |warm: &Warm| warm.object.link.number() == number;
+            warm.iter().position(is_it).map(|at| warm.remove(at))
+        };
+        if let Some(Warm { mut object, permit }) = warm {
+            let quiet = object.is_quiet(self.limits.max_lifetime, Instant::now());
+            let lease = lease(object, permit);
+            return quiet.then_some(lease);
+        }
+        let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
+        let shard = self.shards.get(worker)?;
+        // Those that are taken out on the way go back when they are dropped, the last used first.
+        let mut others = Vec::new();
+        let object = loop {
+            match idle(shard) {
+                Some(object) if object.link.number() == number => break Some(object),
+                Some(other) => others.push(other),
+                None => break None,
+            }
+        };
+        while let Some(other) = others.pop() {
+            drop(other);
+        }
+        Some(lease(object?, permit))
     }
 
     fn deadline(&self) -> Instant {
@@ -617,7 +669,7 @@ impl Lease {
     /// The node at the other end.
     #[must_use]
     pub fn node(&self) -> NodeId {
-        self.shared.node
+        self.node
     }
 }
 
@@ -658,7 +710,7 @@ impl Drop for Lease {
 impl fmt::Debug for Lease {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Lease")
-            .field("node", &self.shared.node)
+            .field("node", &self.shared.node())
             .finish_non_exhaustive()
     }
 }
@@ -666,7 +718,7 @@ impl fmt::Debug for Lease {
 impl fmt::Debug for Pool {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Pool")
-            .field("node", &self.node)
+            .field("node", &self.node())
             .field("status", &self.status())
             .finish_non_exhaustive()
     }

@@ -108,6 +108,39 @@ impl<'a> Bind<'a> {
     }
 }
 
+/// A parameter's value, and whether it is in text format.
+pub type Parameter<'a> = (bool, Option<&'a [u8]>);
+
+impl<'a> Bind<'a> {
+    /// The parameters that it binds, when all of the message is there.
+    ///
+    /// # Errors
+    /// A body that isn't one of this message's.
+    pub fn parameters(&self) -> Result<Vec<Parameter<'a>>, Malformed> {
+        let mut fields = Fields::new(tag::BIND, self.rest);
+        let formats: Vec<u16> = (0..fields.u16()?)
+            .map(|_| fields.u16())
+            .collect::<Result<_, _>>()?;
+        let count = fields.u16()?;
+        (0..usize::from(count))
+            .map(|at| {
+                let format = match formats.as_slice() {
+                    [] => 0,
+                    [all] => *all,
+                    each => each.get(at).copied().unwrap_or_default(),
+                };
+                let length = fields.u32()?;
+                let value = if length == u32::MAX {
+                    None
+                } else {
+                    Some(fields.bytes(length as usize)?)
+                };
+                Ok((format == 0, value))
+            })
+            .collect()
+    }
+}
+
 impl<'a> Target<'a> {
     /// Reads the body of a Describe or Close.
     ///

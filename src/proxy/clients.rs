@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -20,6 +20,7 @@ use crate::{
     net::Peer,
     pool::{Alarm, Link},
     protocol::startup::CancelKey,
+    session::Pins,
 };
 
 /// What others may know of and do to a client while its task serves it.
@@ -41,6 +42,8 @@ pub(super) struct Client {
     cancelled_waiting: Notify,
     /// [`Activity`] as a number.
     activity: AtomicU8,
+    /// [`Pins`] as a number.
+    pins: AtomicU16,
     /// An operator has ended it.
     killed: AtomicBool,
     /// Rung when the task has to look up: it is killed, or the proxy stops.
@@ -85,6 +88,7 @@ impl Client {
             cancelled: Notify::new(),
             cancelled_waiting: Notify::new(),
             activity: AtomicU8::new(0),
+            pins: AtomicU16::new(0),
             killed: AtomicBool::new(false),
             wake: Alarm::default(),
         }
@@ -149,6 +153,15 @@ impl Client {
 
     pub(super) fn set_activity(&self, activity: Activity) {
         self.activity.store(activity as u8, Ordering::Relaxed);
+    }
+
+    /// Why it keeps its server connection.
+    pub(super) fn pins(&self) -> Pins {
+        Pins::from_bits(self.pins.load(Ordering::Relaxed))
+    }
+
+    pub(super) fn set_pins(&self, pins: Pins) {
+        self.pins.store(pins.bits(), Ordering::Relaxed);
     }
 
     pub(super) fn activity(&self) -> Activity {

@@ -8,7 +8,7 @@ use super::{
     tenant::Tenant,
 };
 use crate::{
-    cluster::{Health, NodeId, Role},
+    cluster::{Health, NodeId, NodeView, Role},
     config,
     error::{Fault, Visible},
     metrics::{
@@ -24,30 +24,35 @@ use crate::{
     pool::Link,
     protocol::SqlState,
     routing::{Ask, Policy, Random, Target, route},
-    session::Own,
+    session::{Own, Pin},
     sql::{self, CacheStats, Lexing},
 };
 
 impl Inspect for Proxy {
     fn nodes(&self) -> Vec<NodeRow> {
         let view = self.monitor.view_full();
-        let config = self.settings();
-        view.nodes
-            .iter()
-            .zip(&config.nodes)
-            .map(|(node, settings)| NodeRow::of(node, settings, u64::from(self.in_flight(node.id))))
-            .collect()
+        let row = |node: &NodeView| {
+            let watched = self.monitor.watched(node.id)?;
+            let in_flight = u64::from(self.in_flight(node.id));
+            let wanted = watched.wanted();
+            let (host, port) = (wanted.host(), wanted.node.port);
+            Some(NodeRow::of(node, host, port, in_flight))
+        };
+        view.nodes.iter().filter_map(row).collect()
     }
 
     fn pools(&self) -> Vec<PoolRow> {
         let mut rows = Vec::new();
         for tenant in self.all_tenants() {
             for pool in tenant.pools() {
+                if self.monitor.watched(pool.node()).is_none() {
+                    continue;
+                }
                 let status = pool.status();
                 rows.push(PoolRow {
                     database: tenant.database.name.to_string(),
                     user: tenant.user.to_string(),
-                    node: self.monitor.name(pool.node()).into(),
+                    node: self.monitor.name(pool.node()),
                     mode: tenant.mode,
                     clients_active: status.lent,
                     clients_waiting: status.waiting,
@@ -156,7 +161,7 @@ impl Inspect for Proxy {
         self.monitor
             .events()
             .iter()
-            .map(|recorded| EventRow::of(recorded.at, &recorded.event, |id| self.monitor.name(id)))
+            .map(|recorded| EventRow::of(recorded.at, &recorded.event, |id| recorded.name(id)))
             .collect()
     }
 
@@ -263,7 +268,7 @@ impl Inspect for Proxy {
                 Target::Replica(_) => "replica",
             }
             .to_owned(),
-            node: node.map(|node| self.monitor.name(node).to_owned()),
+            node: node.map(|node| self.monitor.name(node).to_string()),
             reason: chosen.reason.name().to_owned(),
             tables: explained.tables,
             functions: explained.functions,
@@ -360,6 +365,10 @@ impl Proxy {
             Action::SetNode { name, enabled } => {
                 let node = self.node_named(&name)?;
                 self.monitor.set_maintenance(node, !enabled);
+                Ok(self.what_drains(node).filter(|_| !enabled))
+            }
+            Action::SetWeight { name, weight } => {
+                self.monitor.set_weight(self.node_named(&name)?, weight);
                 Ok(None)
             }
             Action::KillDatabase(name) => {
@@ -408,6 +417,19 @@ impl Proxy {
         })
     }
 
+    /// What is told of a node that was taken out while it is in use.
+    fn what_drains(&self, node: NodeId) -> Option<String> {
+        let tenants = self.all_tenants();
+        let pools = tenants.iter().flat_map(|tenant| tenant.pools());
+        let lent = pools
+            .filter(|pool| pool.node() == node)
+            .map(|pool| pool.status().lent);
+        let lent: usize = lent.sum();
+        (lent > 0).then(|| {
+            format!("{lent} server connections are in use there; each is closed as it comes free")
+        })
+    }
+
     fn client_row(&self, client: &Client) -> ClientRow {
         let link = client.link();
         ClientRow {
@@ -434,9 +456,12 @@ impl Proxy {
             tls: client.tls.then(|| "TLS".to_owned()),
             application_name: client.application_name.to_string(),
             prepared_statements: 0,
-            node: link.map(|link| self.monitor.name(link.node).into()),
+            node: link.map(|link| self.monitor.name(link.node)),
             in_transaction: client.activity() == Activity::InTransaction,
-            pinned: (client.activity() == Activity::Pinned).then_some("pinned"),
+            pinned: (!client.pins().is_empty()).then(|| {
+                let reasons: Vec<&str> = client.pins().iter().map(Pin::name).collect();
+                reasons.join(", ")
+            }),
             watermark: None,
         }
     }
@@ -446,7 +471,7 @@ impl Proxy {
             id: link.number(),
             user: tenant.user.to_string(),
             database: tenant.database.name.to_string(),
-            node: self.monitor.name(link.node).into(),
+            node: self.monitor.name(link.node),
             state: if client.is_some() {
                 ServerState::Active
             } else {

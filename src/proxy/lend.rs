@@ -91,7 +91,7 @@ impl Proxy {
             // Busy is not dead: waiting for a slot says nothing about the node.
             Err(error @ (AcquireError::Full { .. } | AcquireError::ShareFull { .. })) => {
                 self.metrics(lend.worker).pool_timeout();
-                Err(Refused::Told(full(&error, self.monitor.name(node))))
+                Err(Refused::Told(full(&error, &self.monitor.name(node))))
             }
             Err(AcquireError::Connect(error)) => {
                 self.connect_failed(node, &error);
@@ -132,7 +132,7 @@ impl Proxy {
                         error @ (AcquireError::Full { .. } | AcquireError::ShareFull { .. }),
                     )) => {
                         self.metrics(lend.worker).pool_timeout();
-                        return Err(full(&error, self.monitor.name(node)));
+                        return Err(full(&error, &self.monitor.name(node)));
                     }
                     Some(Err(AcquireError::Down | AcquireError::Closed)) => {}
                     Some(Err(AcquireError::Connect(error))) => {
@@ -140,7 +140,7 @@ impl Proxy {
                         match error.cause() {
                             Cause::Node => {}
                             Cause::Full | Cause::Login | Cause::Other => {
-                                return Err(refusal(error, self.monitor.name(node)));
+                                return Err(refusal(error, &self.monitor.name(node)));
                             }
                         }
                     }
@@ -237,7 +237,7 @@ impl Proxy {
     }
 
     fn connect_failed(&self, node: NodeId, error: &ConnectError) {
-        tracing::warn!(node = self.monitor.name(node), %error, "no server connection");
+        tracing::warn!(node = %self.monitor.name(node), %error, "no server connection");
         if error.cause() == Cause::Node {
             self.monitor.report_failure(node, Failure::Connect);
         }
@@ -293,6 +293,7 @@ fn refusal(error: ConnectError, node: &str) -> Visible {
         | ConnectError::NodeDown
         | ConnectError::Lost(_)
         | ConnectError::Credentials(_)
+        | ConnectError::Gone
         | ConnectError::Protocol(_) => Visible::error(
             Fault::Node,
             SqlState::CONNECTION_FAILURE,

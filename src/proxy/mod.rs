@@ -49,7 +49,6 @@ use crate::{
     error::{Fault, Visible},
     metrics::{Metrics, WorkerMetrics},
     monitor::Monitor,
-    net::Dialer,
     pool::{Lease, connect},
     protocol::{SqlState, scram::Key},
     routing::{Consistency, Policy, ReadFallback, Reason, Route, Target},
@@ -70,12 +69,11 @@ pub struct Proxy {
     metrics: Arc<Metrics>,
     /// By worker.
     worker_metrics: Box<[Arc<WorkerMetrics>]>,
-    dialers: Box<[Dialer]>,
     tenants: Mutex<Tenants>,
     clients: Clients,
     next_session: AtomicU32,
     statements: Statements,
-    /// Requests in flight, by node.
+    /// Requests in flight, by [`NodeId::index`].
     in_flight: Box<[AtomicU32]>,
     /// What any session has written, for `consistency = "global"`.
     written: Mutex<Seen>,
@@ -184,7 +182,7 @@ impl Proxy {
             Arc::clone(shared),
             account,
             &credentials,
-            &self.dialers,
+            &self.monitor,
             self.workers,
         ));
         tenants.every.retain(|tenant| tenant.strong_count() > 0);
@@ -304,14 +302,14 @@ impl Proxy {
     }
 
     async fn send_cancel(&self, link: &crate::pool::Link) {
-        let Some(dialer) = self.dialers.get(link.node.index()) else {
+        let Some(node) = self.monitor.watched(link.node) else {
             return;
         };
         let deadline = Instant::now() + CANCEL;
-        if let Err(error) = connect::cancel(dialer, &link.cancel, deadline).await {
+        if let Err(error) = connect::cancel(node.dialer(), &link.cancel, deadline).await {
             // It may arrive yet, and must not meet another session there.
             link.retire();
-            tracing::warn!(node = self.monitor.name(link.node), %error, "cancel request not delivered");
+            tracing::warn!(node = %self.monitor.name(link.node), %error, "cancel request not delivered");
         }
     }
 }

@@ -20,8 +20,12 @@ use crate::{
         startup::Setting,
         write,
     },
-    session::{Pin, Pins, Session, prepared::Named, settings::Settings},
-    sql::{self, Effect},
+    session::{
+        Pin, Session,
+        prepared::Named,
+        settings::{Settings, quoted_literal},
+    },
+    sql::{self, Catalogue, Effect, MOST_NAMES, Untold},
 };
 
 /// How long the server may take for it.
@@ -43,6 +47,10 @@ pub(super) const LOOK: &str = "SELECT 's'::pg_catalog.text, name, setting FROM p
      UNION ALL SELECT 'n', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_listening_channels()) \
      UNION ALL SELECT 'c', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_cursors WHERE is_holdable) \
      UNION ALL SELECT 'p', name, NULL FROM pg_catalog.pg_prepared_statements WHERE from_sql";
+
+/// Settings with a prefix aren't listed: each is asked for.
+const CUSTOM: &str = " UNION ALL SELECT 'u', n, pg_catalog.current_setting(n, true) \
+     FROM pg_catalog.unnest(ARRAY[";
 
 /// What SQL-level statements that were prepared out of sight were prepared with.
 const PREPARED: &str =
@@ -138,16 +146,24 @@ pub(super) async fn report(server: &mut Server, sql: &str) -> Result<Vec<Setting
 ///
 /// # Errors
 /// Its state isn't known: it must be closed.
-pub(super) async fn look(server: &mut Server, session: &mut Session) -> Result<Vec<u8>, Problem> {
-    let answer = ask(server, LOOK).await?;
+pub(super) async fn look(
+    server: &mut Server,
+    session: &mut Session,
+    catalogue: Option<&Catalogue>,
+) -> Result<Vec<u8>, Problem> {
+    let answer = ask(server, &question(session, catalogue)).await?;
     if answer.status != Status::Idle {
         return Err(Problem::Protocol);
     }
-    let mut pins = Pins::default();
-    if session.pins.has(Pin::Other) {
-        pins.add(Pin::Other);
+    let mut pins = session.pins.unseen();
+    std::mem::take(&mut session.pending)
+        .iter()
+        .for_each(|pin| pins.add(pin));
+    if session.untold.others {
+        pins.add(Pin::Setting);
     }
-    let mut found = Vec::new();
+    session.untold = Untold::default();
+    let (mut found, mut custom) = (Vec::new(), Vec::new());
     let mut prepared: HashSet<Box<str>> = HashSet::new();
     let login = Arc::clone(&server.user);
     for [kind, name, value] in answer.rows {
@@ -163,6 +179,7 @@ pub(super) async fn look(server: &mut Server, session: &mut Session) -> Result<V
                     found.push((name, value));
                 }
             }
+            (Some("u"), Some(name), value) => custom.push((name, value)),
             (Some("t"), ..) => pins.add(Pin::TemporaryTable),
             (Some("l"), ..) => pins.add(Pin::AdvisoryLock),
             (Some("n"), ..) => pins.add(Pin::Listen),
@@ -185,12 +202,37 @@ pub(super) async fn look(server: &mut Server, session: &mut Session) -> Result<V
     session.pins = pins;
     session.suspect = false;
     let tracked = session.settings.current();
-    let found = Settings::from_observed(found).reconciled(tracked);
+    let found = Settings::from_observed(found).reconciled(tracked, custom);
     session.settings.observed(found);
     server.backend.settings = Some(Arc::clone(session.settings.current()));
-    // Settings with a prefix don't show.
+    // Settings with a prefix don't show unless they are asked for.
     server.backend.tainted = true;
     Ok(answer.notifications)
+}
+
+/// What to ask: also for the settings with a prefix that the session has, that what ran may have
+/// set, and that functions set.
+fn question(session: &Session, catalogue: Option<&Catalogue>) -> String {
+    let mut names: Vec<&str> = session.settings.current().custom().collect();
+    names.extend(session.untold.names.iter().map(|name| &**name));
+    names.extend(
+        catalogue
+            .into_iter()
+            .flat_map(Catalogue::settings)
+            .map(|name| &**name),
+    );
+    names.sort_unstable();
+    names.dedup();
+    names.retain(|name| !name.starts_with("pgsplit."));
+    names.truncate(2 * MOST_NAMES);
+    let mut sql = LOOK.to_owned();
+    if !names.is_empty() {
+        let literals: Vec<String> = names.into_iter().map(quoted_literal).collect();
+        sql.push_str(CUSTOM);
+        sql.push_str(&literals.join(","));
+        sql.push_str("]::pg_catalog.text[]) n");
+    }
+    sql
 }
 
 /// Takes note of SQL-level statements that were dropped out of sight; whether `there` holds none

@@ -1,6 +1,7 @@
 //! Running a proxy: listeners, worker threads, reload, drain.
 
 use std::{
+    collections::HashMap,
     fmt, io,
     net::SocketAddr,
     sync::{
@@ -24,12 +25,12 @@ use super::{
     login::Door,
 };
 use crate::{
-    cluster::{Health, NodeId},
+    cluster::{Cause, Health, MAX_NODES, NodeId, View},
     config::Settings as Config,
     metrics::Metrics,
-    monitor::{Monitor, Traffic},
+    monitor::{Monitor, NodesError, Traffic, Wanted},
     net::{
-        Dialer, Stream, listen_tcp, listen_unix,
+        Stream, listen_tcp, listen_unix,
         tls::{ServerTls, TlsError},
     },
     pool::Pool,
@@ -52,10 +53,13 @@ pub struct Running {
 pub enum StartError {
     Listen { address: String, problem: io::Error },
     Tls(TlsError),
+    Nodes(NodesError),
     Random(NoRandomness),
     Thread(io::Error),
 }
 
+/// Whether a node that leaves is free is looked at this often.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 /// Pools are looked after this often.
 const TEND: Duration = Duration::from_secs(1);
 /// After a failure to accept (out of file descriptors): not again before this.
@@ -77,12 +81,6 @@ impl Running {
             .as_ref()
             .map(ServerTls::load)
             .transpose()
-            .map_err(StartError::Tls)?;
-        let dialers = config
-            .nodes
-            .iter()
-            .map(Dialer::new)
-            .collect::<Result<Box<[_]>, _>>()
             .map_err(StartError::Tls)?;
         let mut tcp = Vec::new();
         for address in &config.listen.addresses {
@@ -112,7 +110,8 @@ impl Running {
             _ => None,
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let monitor = Monitor::start(&config.nodes, &config.monitor, &tasks, &stop);
+        let monitor = Monitor::start(&config.nodes, &config.monitor, &tasks, &stop)
+            .map_err(StartError::Nodes)?;
         for database in config
             .databases
             .iter()
@@ -122,7 +121,7 @@ impl Running {
             let dbname = database.dbname.as_deref().unwrap_or(&database.name);
             let _wanted = monitor.catalogue(dbname);
         }
-        let proxy = Proxy::new(config, reload, workers, dialers, monitor, (tasks, stop))
+        let proxy = Proxy::new(config, reload, workers, monitor, (tasks, stop))
             .map_err(StartError::Random)?;
         Ok(Self {
             proxy,
@@ -212,7 +211,6 @@ impl Proxy {
         config: Config,
         reload: Reload,
         workers: usize,
-        dialers: Box<[Dialer]>,
         monitor: Arc<Monitor>,
         (tasks, stop): (TaskTracker, CancellationToken),
     ) -> Result<Arc<Self>, NoRandomness> {
@@ -224,12 +222,11 @@ impl Proxy {
             monitor,
             worker_metrics: (0..workers).map(|worker| metrics.worker(worker)).collect(),
             metrics,
-            dialers,
             tenants: Default::default(),
             clients: Clients::default(),
             next_session: AtomicU32::new(1),
             statements: Default::default(),
-            in_flight: config.nodes.iter().map(|_| AtomicU32::new(0)).collect(),
+            in_flight: (0..MAX_NODES).map(|_place| AtomicU32::new(0)).collect(),
             written: Default::default(),
             held: AtomicUsize::new(0),
             connected: AtomicUsize::new(0),
@@ -291,11 +288,16 @@ impl Proxy {
         let before = self.authenticator.load_full();
         let authenticator = Authenticator::new(&new.users, new.listen.trust, Some(&before))
             .map_err(|error| error.to_string())?;
+        let nodes: Vec<Wanted> = new.nodes.iter().cloned().map(Wanted::from).collect();
+        self.monitor
+            .set_nodes(&nodes, Cause::Configuration)
+            .map_err(|error| error.to_string())?;
         self.authenticator.store(Arc::new(authenticator));
         self.config.store(Arc::new(old.reloaded(&new)));
         // Sessions that begin from now on get pools by the new settings; the old pools go with
         // their last session.
-        if !changes.live.is_empty() {
+        let nodes_only = |key: &str| key.starts_with("node.");
+        if !changes.live.iter().all(|change| nodes_only(&change.key)) {
             self.tenants().by_name.clear();
         }
         self.metrics.reload();
@@ -370,9 +372,14 @@ pub(super) async fn tend(proxy: &Proxy, worker: usize) {
     every.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         every.tick().await;
+        let view = proxy.monitor.view_full();
         for tenant in proxy.all_tenants() {
-            for pool in tenant.pools() {
-                pool.tend(worker).await;
+            for node in &view.nodes {
+                match tenant.pool(node.id) {
+                    Some(pool) if node.health == Health::Maintenance => pool.retire(),
+                    Some(pool) => pool.tend(worker).await,
+                    None => {}
+                }
             }
         }
     }
@@ -393,14 +400,20 @@ pub(super) async fn fence(proxy: Arc<Proxy>) {
     let mut ticks = proxy.monitor.subscribe();
     let mut before = proxy.monitor.view_full();
     let mut last = before.primary;
+    let mut farewell = Farewell::default();
     loop {
+        let leaving = !farewell.0.is_empty();
         tokio::select! {
             () = proxy.stop.cancelled() => return,
             changed = ticks.changed() => if changed.is_err() { return },
+            () = tokio::time::sleep(LOOK_AGAIN), if leaving => {}
         }
         let now = proxy.monitor.view_full();
-        for (old, new) in before.nodes.iter().zip(&now.nodes) {
-            let (was_down, is_down) = (old.health == Health::Down, new.health == Health::Down);
+        for new in &now.nodes {
+            let was_down = before
+                .node(new.id)
+                .is_some_and(|old| old.health == Health::Down);
+            let is_down = new.health == Health::Down;
             if was_down != is_down {
                 each_pool(&proxy, new.id, |pool| pool.set_down(is_down));
             }
@@ -408,6 +421,7 @@ pub(super) async fn fence(proxy: Arc<Proxy>) {
                 doom(&proxy, new.id);
             }
         }
+        farewell.attend(&proxy, &now);
         if before.epoch != now.epoch {
             if before.epoch > 0 {
                 proxy.metrics.failover();
@@ -416,13 +430,57 @@ pub(super) async fn fence(proxy: Arc<Proxy>) {
                 tenant.forget_welcomes();
             }
             // The new primary's connections were made while it was a replica: what they know of
-            // its state still holds. Those to the former primary don't.
-            if let Some(former) = last.filter(|former| Some(*former) != now.primary) {
+            // its state still holds. Those to the former primary don't, unless that leaves without
+            // having been superseded: it is known by another name or address now.
+            let timeline = now.primary().and_then(|primary| primary.timeline);
+            let renamed = |node: NodeId| {
+                let node = now.node(node);
+                node.is_some_and(|node| node.leaving && node.timeline == timeline)
+            };
+            if let Some(former) = last.filter(|former| Some(*former) != now.primary)
+                && !renamed(former)
+            {
                 doom(&proxy, former);
             }
         }
         last = now.primary.or(last);
         before = now;
+    }
+}
+
+/// Nodes in maintenance or leaving whose server connections end as they come free, and since when.
+#[derive(Default)]
+struct Farewell(HashMap<NodeId, Instant>);
+
+impl Farewell {
+    fn attend(&mut self, proxy: &Proxy, view: &View) {
+        self.0.retain(|id, _| {
+            let node = view.node(*id);
+            node.is_some_and(|node| node.health == Health::Maintenance)
+        });
+        for node in &view.nodes {
+            if node.health != Health::Maintenance {
+                continue;
+            }
+            let since = *self.0.entry(node.id).or_insert_with(Instant::now);
+            let tenants = proxy.all_tenants();
+            let pools = || {
+                let pools = tenants.iter().flat_map(|tenant| tenant.pools());
+                pools.filter(|pool| pool.node() == node.id)
+            };
+            pools().for_each(Pool::retire);
+            if !node.leaving {
+                continue;
+            }
+            if since.elapsed() > proxy.settings().listen.drain_timeout {
+                pools().for_each(Pool::doom);
+            }
+            if pools().all(Pool::is_drained) {
+                // Before another node may have its place.
+                proxy.metrics.node_left(node.id);
+                proxy.monitor.forget(node.id);
+            }
+        }
     }
 }
 
@@ -441,6 +499,7 @@ impl fmt::Display for StartError {
         match self {
             Self::Listen { address, problem } => write!(f, "can't listen on {address}: {problem}"),
             Self::Tls(error) => write!(f, "{error}"),
+            Self::Nodes(error) => write!(f, "{error}"),
             Self::Random(error) => write!(f, "{error}"),
             Self::Thread(error) => write!(f, "can't start a worker: {error}"),
         }

@@ -5,17 +5,16 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
 };
 
 use tokio::time::Instant;
 
 use crate::{
-    cluster::NodeId,
+    cluster::{MAX_NODES, NodeId},
     config::settings::{self, PoolMode, Settings as Config, User},
     metrics::{DatabaseStats, DatabaseTotals},
-    monitor::CatalogueSlot,
-    net::Dialer,
+    monitor::{CatalogueSlot, Monitor},
     pool::{
         Connect, Pool,
         connect::{ConnectError, ConnectTarget, Connected, Credentials, connect},
@@ -37,6 +36,8 @@ pub(super) struct Database {
     pub(super) stats: Box<[DatabaseStats]>,
     /// Where its catalogue is to be found.
     catalogue: Option<Arc<CatalogueSlot>>,
+    /// Some session has asked for `currval` or `lastval`: whoever writes may ask for them, too.
+    sequences: std::sync::atomic::AtomicBool,
 }
 
 /// See the module's description.
@@ -46,8 +47,13 @@ pub(super) struct Tenant {
     pub(super) mode: PoolMode,
     pub(super) policy: Policy,
     pub(super) prepared_limit: usize,
-    /// By node.
-    pools: Box<[Pool]>,
+    /// By [`NodeId::index`]; made when first needed, and handed on to the next node in that place.
+    pools: Box<[OnceLock<Box<Pool>>]>,
+    door: Arc<Door>,
+    limits: settings::Pool,
+    /// A fresh connection's settings.
+    fresh: Arc<Settings>,
+    workers: usize,
     /// ParameterStatus for sessions that start with the same settings.
     welcomes: Mutex<HashMap<Arc<Settings>, Arc<[Setting]>>>,
 }
@@ -79,7 +85,19 @@ impl Database {
                 .map(|_| DatabaseStats::default())
                 .collect(),
             catalogue,
+            sequences: std::sync::atomic::AtomicBool::new(false),
         }
+    }
+
+    /// A session has asked for `currval` or `lastval`.
+    pub(super) fn keeps_sequences(&self) {
+        self.sequences
+            .store(true, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    /// Sessions ask for `currval` or `lastval`.
+    pub(super) fn asks_for_sequences(&self) -> bool {
+        self.sequences.load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// What is known of its functions and relations at this moment.
@@ -132,22 +150,25 @@ impl Database {
     }
 }
 
-/// Logs in at one node as this tenant.
+/// Logs in at nodes as this tenant.
 struct Door {
-    dialer: Dialer,
+    monitor: Arc<Monitor>,
     dbname: Box<str>,
     user: Arc<str>,
     credentials: Credentials,
 }
 
-impl Connect for Door {
+impl Connect for Arc<Door> {
     fn connect(
         &self,
+        node: NodeId,
         deadline: Instant,
     ) -> Pin<Box<dyn Future<Output = Result<Connected, ConnectError>> + Send + '_>> {
         Box::pin(async move {
+            let node = self.monitor.watched(node).filter(|n| !n.is_leaving());
+            let node = node.ok_or(ConnectError::Gone)?;
             let target = ConnectTarget {
-                dialer: &self.dialer,
+                dialer: node.dialer(),
                 database: &self.dbname,
                 user: &self.user,
                 credentials: &self.credentials,
@@ -165,43 +186,63 @@ impl Tenant {
         database: Arc<Database>,
         user: &User,
         credentials: &Credentials,
-        dialers: &[Dialer],
+        monitor: &Arc<Monitor>,
         workers: usize,
     ) -> Self {
         let limits = &entry.pool;
-        let fresh = Arc::new(Settings::default());
-        let server_user: Arc<str> = user.server_user.as_deref().unwrap_or(&user.name).into();
-        let pools = (0..)
-            .map(NodeId)
-            .zip(dialers)
-            .map(|(node, dialer)| {
-                let door = Door {
-                    dialer: dialer.clone(),
-                    dbname: database.dbname.clone(),
-                    user: Arc::clone(&server_user),
-                    credentials: credentials.clone(),
-                };
-                Pool::new(node, &server_user, Box::new(door), limits, &fresh, workers)
-            })
-            .collect();
+        let door = Door {
+            monitor: Arc::clone(monitor),
+            dbname: database.dbname.clone(),
+            user: user.server_user.as_deref().unwrap_or(&user.name).into(),
+            credentials: credentials.clone(),
+        };
         Self {
             policy: Policy::from(&config.routing_for(entry, user)),
             database,
             user: user.name.as_str().into(),
             mode: limits.mode,
             prepared_limit: limits.prepared_statements,
-            pools,
+            pools: (0..MAX_NODES).map(|_place| OnceLock::new()).collect(),
+            door: Arc::new(door),
+            limits: limits.clone(),
+            fresh: Arc::default(),
+            workers,
             welcomes: Mutex::default(),
         }
     }
 
     /// The pool that leads to `node`.
     pub(super) fn pool(&self, node: NodeId) -> Option<&Pool> {
-        self.pools.get(node.index())
+        let place = self.pools.get(node.index())?;
+        match place.get() {
+            Some(pool) if pool.node() == node => Some(pool),
+            _ => self.open(node),
+        }
     }
 
-    pub(super) fn pools(&self) -> &[Pool] {
-        &self.pools
+    /// Makes the pool, or hands on that of the last node in its place.
+    #[cold]
+    fn open(&self, node: NodeId) -> Option<&Pool> {
+        let stays = self.door.monitor.watched(node).filter(|n| !n.is_leaving());
+        let pool = self.pools.get(stays?.id.index())?.get_or_init(|| {
+            let door = Box::new(Arc::clone(&self.door));
+            let (limits, fresh) = (&self.limits, &self.fresh);
+            Box::new(Pool::new(
+                node,
+                &self.door.user,
+                door,
+                limits,
+                fresh,
+                self.workers,
+            ))
+        });
+        (pool.node() == node || pool.rebind(node)).then_some(pool)
+    }
+
+    pub(super) fn pools(&self) -> impl Iterator<Item = &Pool> {
+        self.pools
+            .iter()
+            .filter_map(|pool| pool.get().map(Box::as_ref))
     }
 
     /// What a session with these settings is told at its start, if it is known.

@@ -166,8 +166,8 @@ fn rank(node: &NodeView, policy: &Policy) -> (bool, bool) {
     (node.health != Health::Up, elsewhere)
 }
 
-/// Load per weight, scaled; then a rotating tie-break: smaller is better.
-type Suit = (u64, u32);
+/// How soon it is a node's turn: smaller is better.
+type Suit = u64;
 
 fn suit(
     node: &NodeView,
@@ -175,17 +175,80 @@ fn suit(
     in_flight: &impl Fn(NodeId) -> u32,
     random: Random,
 ) -> Suit {
-    const SCALE: u64 = 1 << 16;
     let weight = u64::from(node.weight.max(1));
-    // A number of its own for each node and choice: among equals each is the least as often.
+    // A number of its own for each node and choice, below 2^24: among equals each is the least as
+    // often.
     let turn = (random.0 ^ (u32::from(node.id.0) + 1).wrapping_mul(0x9E37_79B9))
         .wrapping_mul(0x85EB_CA6B)
         >> 8;
     match policy.balance {
+        // Between one request more and none: decides among equally loaded ones only, where all
+        // weigh the same, and sends the lighter ones their part where there is little to do.
         Balance::LeastLag | Balance::LeastConnections => {
-            (u64::from(in_flight(node.id)) * SCALE / weight, turn)
+            ((u64::from(in_flight(node.id)) << 24) + u64::from(turn)) / weight
         }
-        // Each node draws its own number; heavier ones draw smaller numbers.
-        Balance::RoundRobin | Balance::Random => (u64::from(turn) * SCALE / weight, turn),
+        Balance::RoundRobin | Balance::Random => exponential(turn) / weight,
+    }
+}
+
+/// From a number below 2^24, evenly distributed, one that is distributed exponentially (in parts of
+/// 2^32): of several, each divided by its weight, each is the least as often as its weight says.
+/// Between powers of two the logarithm is taken for straight.
+fn exponential(turn: u32) -> u64 {
+    // In (0, 1], with 24 bits behind the point.
+    let part = turn + 1;
+    let halvings = 24 - part.ilog2();
+    let beyond = (u64::from(part) << halvings).saturating_sub(1 << 24);
+    (u64::from(halvings) << 32).saturating_sub(beyond << 8)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// How often each of two nodes of these weights is chosen in 10,000 tries while so many
+    /// requests are in flight there.
+    fn shares(balance: Balance, weights: [u32; 2], in_flight: [u32; 2]) -> [usize; 2] {
+        let policy = Policy {
+            balance,
+            ..Policy::default()
+        };
+        let nodes = [0, 1].map(|n| NodeView {
+            weight: weights[n],
+            ..NodeView::new(NodeId(n as u16), "pg".into())
+        });
+        let mut chosen = [0; 2];
+        for draw in 0..10_000_u32 {
+            let random = Random(draw.wrapping_mul(0x9E37_79B1));
+            let [a, b] = [&nodes[0], &nodes[1]]
+                .map(|node| suit(node, &policy, &|id| in_flight[id.index()], random));
+            chosen[usize::from(b < a)] += 1;
+        }
+        chosen
+    }
+
+    #[test]
+    fn each_node_serves_by_its_weight() {
+        use Balance::*;
+        let table = [
+            (Random, [100, 100], [0, 9], 48..=52),
+            (Random, [100, 10], [0, 0], 7..=11),
+            (RoundRobin, [100, 300], [0, 0], 72..=78),
+            (LeastConnections, [100, 100], [0, 0], 48..=52),
+            (LeastConnections, [100, 100], [0, 1], 0..=0),
+            (LeastLag, [100, 100], [1, 0], 100..=100),
+            (LeastLag, [100, 10], [0, 0], 4..=6),
+            (LeastLag, [100, 10], [9, 1], 0..=0),
+            (LeastLag, [100, 10], [15, 1], 50..=60),
+            (LeastLag, [100, 10], [20, 1], 100..=100),
+        ];
+        for (balance, weights, in_flight, expected) in table {
+            let [_, second] = shares(balance, weights, in_flight);
+            let percent = second / 100;
+            assert!(
+                expected.contains(&percent),
+                "{balance:?} {weights:?} {in_flight:?}: {percent} %"
+            );
+        }
     }
 }

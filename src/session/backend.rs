@@ -15,8 +15,10 @@ pub struct Backend {
     pub unnamed: Option<Stamp>,
     /// Something ran there whose effects on the settings can't all be seen.
     pub tainted: bool,
-    /// A name of a client's was prepared there as it is: close it after this request.
+    /// It isn't to be lent again.
     pub spoiled: bool,
+    /// The session that wrote there last: what `currval` and `lastval` tell is its own.
+    pub writer: Option<u32>,
 }
 
 impl Backend {
@@ -29,6 +31,7 @@ impl Backend {
             unnamed: None,
             tainted: false,
             spoiled: false,
+            writer: None,
         }
     }
 

@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Session, Transaction, backend::Backend, prepared::Named, request::Resolved};
+use super::{Pin, Session, Transaction, backend::Backend, prepared::Named, request::Resolved};
 use crate::{
     protocol::{
         backend::Status,
@@ -40,7 +40,10 @@ impl Expected {
     pub fn expect_query(&mut self, text: &[u8], session: &mut Session) {
         match sql::effects(text, session.lexing) {
             Some(effects) => self.waiting.extend(effects.into_iter().enumerate()),
-            None => session.suspect = true,
+            None => {
+                session.suspect = true;
+                session.untold.see_statements(text, session.lexing);
+            }
         }
     }
 
@@ -56,7 +59,6 @@ impl Expected {
         let mut executed = 0;
         let mut at = 0;
         let lexing = session.lexing;
-        let read = |text: Option<&[u8]>| effects_of(text, lexing);
         while let Ok(Some(header)) = Header::parse(frames.get(at..).unwrap_or_default()) {
             let Some(body) = frames.get(at + HEADER..at + header.len) else {
                 break;
@@ -73,12 +75,20 @@ impl Expected {
                 }
                 tag::BIND => {
                     let Ok(bind) = Bind::read(body) else { break };
-                    let effects = if bind.statement.is_empty() {
-                        read(unnamed.as_deref())
+                    let named = if bind.statement.is_empty() {
+                        None
                     } else {
-                        let statement = resolved.resolve();
-                        read(statement.as_ref().map(Named::text))
+                        resolved.resolve()
                     };
+                    let text = match &named {
+                        Some(named) => Some(named.text()),
+                        None if bind.statement.is_empty() => unnamed.as_deref(),
+                        None => None,
+                    };
+                    let effects = effects_of(text, lexing, &bind);
+                    if let (None, Some(text)) = (&effects, text) {
+                        session.untold.see_statements(text, session.lexing);
+                    }
                     portals.retain(|(name, _)| name != bind.portal);
                     portals.push((bind.portal.to_vec(), effects));
                 }
@@ -138,9 +148,46 @@ impl Expected {
     }
 }
 
-fn effects_of(text: Option<&[u8]>, lexing: Lexing) -> Option<Vec<Effect>> {
+/// Notes what settings the texts of extended messages may change out of sight.
+pub fn see_extended(frames: &[u8], session: &mut Session, resolved: &mut Resolved) {
+    let mut at = 0;
+    while let Ok(Some(header)) = Header::parse(frames.get(at..).unwrap_or_default()) {
+        let Some(body) = frames.get(at + HEADER..at + header.len) else {
+            break;
+        };
+        at += header.len;
+        match header.tag {
+            tag::PARSE => {
+                let Ok(parse) = Parse::read(body) else { break };
+                session.untold.see_statements(parse.text, session.lexing);
+                if !parse.name.is_empty() {
+                    let _named = resolved.resolve();
+                }
+            }
+            tag::BIND => {
+                let Ok(bind) = Bind::read(body) else { break };
+                if !bind.statement.is_empty() {
+                    if let Some(named) = resolved.resolve() {
+                        session.untold.see_statements(named.text(), session.lexing);
+                    }
+                } else if let Some(text) = resolved.unnamed(session).text().map(<[u8]>::to_vec) {
+                    session.untold.see_statements(&text, session.lexing);
+                }
+            }
+            tag::DESCRIBE | tag::CLOSE
+                if body.first() == Some(&b'S') && body.get(1).is_some_and(|&b| b != 0) =>
+            {
+                let _named = resolved.resolve();
+            }
+            _ => {}
+        }
+    }
+    resolved.rewind();
+}
+
+fn effects_of(text: Option<&[u8]>, lexing: Lexing, bind: &Bind<'_>) -> Option<Vec<Effect>> {
     match text {
-        Some(text) => sql::effects(text, lexing),
+        Some(text) => sql::effects_bound(text, lexing, &bind.parameters().ok()?),
         None => Some(Vec::new()),
     }
 }
@@ -158,6 +205,7 @@ fn apply(effect: &Effect, command: &[u8], session: &mut Session, backend: &mut B
         Effect::ResetAll => {
             backend.reset(&session.settings);
             session.settings.reset_all();
+            session.pins.remove(Pin::Setting);
         }
         // A COMMIT of a failed transaction is answered ROLLBACK.
         Effect::Commit { .. } => session.settings.ended(command != b"ROLLBACK"),
@@ -168,7 +216,7 @@ fn apply(effect: &Effect, command: &[u8], session: &mut Session, backend: &mut B
         Effect::DiscardAll => {
             backend.reset(&session.settings);
             session.settings.discard_all();
-            session.pins.clear_other();
+            session.pins.discarded();
             deallocate_all(session, backend);
             session.suspect = true;
         }
@@ -181,6 +229,11 @@ fn apply(effect: &Effect, command: &[u8], session: &mut Session, backend: &mut B
             let named = Named::from_sql(text, *body);
             backend.prepared.defined(name.as_bytes(), named.clone());
             session.names().define(name.as_bytes(), named);
+        }
+        Effect::DiscardSequences => session.pins.remove(Pin::Sequence),
+        Effect::Load => {
+            session.pending.add(Pin::Library);
+            session.suspect = true;
         }
         Effect::DiscardPart
         | Effect::Listen

@@ -24,7 +24,7 @@ pub use unnamed::{Stamp, Unnamed};
 
 use crate::{
     cluster::Seen,
-    sql::{Isolation, Lexing},
+    sql::{Isolation, Lexing, Untold},
 };
 use prepared::{Named, Names};
 use settings::{Settings, Tracker, Value};
@@ -47,6 +47,12 @@ pub struct Session {
     pub unsynced: bool,
     /// Something ran since the last look at the backend that may have changed its state unseen.
     pub suspect: bool,
+    /// Settings that it may have changed so.
+    pub untold: Untold,
+    /// Pins that hold once a look has been taken.
+    pub pending: Pins,
+    /// The server connection that it last wrote on, by number: `currval` is known there.
+    pub wrote_on: Option<u64>,
 }
 
 impl Session {
@@ -65,6 +71,9 @@ impl Session {
             own: Own::default(),
             unsynced: false,
             suspect: false,
+            untold: Untold::default(),
+            pending: Pins::default(),
+            wrote_on: None,
         }
     }
 

@@ -17,6 +17,22 @@ pub enum Value {
     Text(Box<str>),
 }
 
+impl Value {
+    /// The value's text, where its spelling is the text itself or simply quoted.
+    fn plain(&self) -> Option<&str> {
+        match self {
+            Self::Text(text) => Some(text),
+            Self::Sql(sql) => {
+                let text = sql
+                    .strip_prefix('\'')
+                    .and_then(|rest| rest.strip_suffix('\''))
+                    .unwrap_or(sql);
+                (!text.contains(['\'', '\\', '"', ','])).then_some(text)
+            }
+        }
+    }
+}
+
 /// Settings that differ from a fresh connection's, sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Settings {
@@ -118,17 +134,38 @@ impl Settings {
         settings
     }
 
-    /// These observed settings, spelled as in `tracked` where the session has set them itself: what
-    /// was set by SET keeps the client's own words, and settings that no look can see (those with a
-    /// prefix) are kept.
+    /// These observed settings, with those that have a prefix: as they were tracked, unless `custom`,
+    /// which gives those that were asked for, tells another value. A setting that was never set reads
+    /// as none or, where the connection has known it before, as empty.
     #[must_use]
-    pub fn reconciled(mut self, tracked: &Self) -> Self {
+    pub fn reconciled(
+        mut self,
+        tracked: &Self,
+        custom: impl IntoIterator<Item = (Box<str>, Option<Box<str>>)>,
+    ) -> Self {
         for (name, value) in &tracked.entries {
             if name.contains('.') {
                 self.insert(name.clone(), value.clone());
             }
         }
+        for (name, value) in custom {
+            let known = tracked.get(&name);
+            match value {
+                Some(value) if known.is_some_and(|known| known.plain() == Some(&*value)) => {}
+                Some(value) if known.is_none() && value.is_empty() => {}
+                Some(value) => self.insert(name, Value::Text(value)),
+                None => self.entries.retain(|(known, _)| *known != name),
+            }
+        }
         self
+    }
+
+    /// Names of those that have a prefix.
+    pub fn custom(&self) -> impl Iterator<Item = &str> {
+        self.entries
+            .iter()
+            .map(|(name, _)| &**name)
+            .filter(|name| name.contains('.'))
     }
 
     /// A role or session authorization is set: a failure to carry it over must not go unnoticed.

@@ -177,10 +177,14 @@ impl Traits {
     pub const COPY: Self = Self(1 << 5);
     /// SQL-level PREPARE, EXECUTE, DEALLOCATE.
     pub const SQL_PREPARED: Self = Self(1 << 6);
-    /// Uses what lives in one backend only: temporary tables, currval, cursors WITH HOLD, LISTEN.
+    /// Keeps in its backend what no look can tell: LOAD, replication origins, a backup.
     pub const BACKEND_STATE: Self = Self(1 << 7);
     /// Reads `pg_prepared_statements`.
     pub const PREPARED_VIEW: Self = Self(1 << 8);
+    /// Asks for `currval` or `lastval`.
+    pub const SEQUENCES: Self = Self(1 << 9);
+    /// May change settings with a prefix whose names can't be told.
+    pub const SETS_UNTOLD: Self = Self(1 << 10);
 
     /// No property.
     pub const NONE: Self = Self(0);

@@ -41,8 +41,11 @@ pub enum Effect {
     /// DEALLOCATE of one name, or of all.
     Deallocate(Option<Box<str>>),
     DiscardAll,
-    /// DISCARD PLANS, SEQUENCES or TEMP.
+    DiscardSequences,
+    /// DISCARD PLANS or TEMP.
     DiscardPart,
+    /// LOAD of a library.
+    Load,
     Listen,
     /// UNLISTEN of a channel or of all.
     Unlisten,

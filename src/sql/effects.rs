@@ -4,7 +4,11 @@
 //! have any effect or none.
 
 mod set;
+mod set_config;
 mod transaction;
+
+pub(super) use set_config::is_told;
+pub use set_config::{Bound, MOST_NAMES, Untold};
 
 pub(super) use set::{Setting, setting_name};
 
@@ -17,9 +21,15 @@ use super::{
 /// `None`: it can't be told from the text; look at the backend instead.
 #[must_use]
 pub fn effects(text: &[u8], lexing: Lexing) -> Option<Vec<Effect>> {
+    effects_bound(text, lexing, &[])
+}
+
+/// The same of a text whose parameters are these.
+#[must_use]
+pub fn effects_bound(text: &[u8], lexing: Lexing, bound: &Bound<'_>) -> Option<Vec<Effect>> {
     let statements = lexer::statements(text, lexing)?;
     if let [range] = statements.as_slice() {
-        let only = effect(text.get(range.clone())?, lexing)?;
+        let only = effect_bound(text.get(range.clone())?, lexing, bound)?;
         return Some(vec![match only {
             // Kept as it was sent, as PostgreSQL does.
             Effect::Prepare { name, body, .. } => Effect::Prepare {
@@ -38,10 +48,14 @@ pub fn effects(text: &[u8], lexing: Lexing) -> Option<Vec<Effect>> {
 
 /// The effect of one statement.
 pub(super) fn effect(statement: &[u8], lexing: Lexing) -> Option<Effect> {
+    effect_bound(statement, lexing, &[])
+}
+
+fn effect_bound(statement: &[u8], lexing: Lexing, bound: &Bound<'_>) -> Option<Effect> {
     let mut cursor = Cursor::new(statement, lexing);
     let at = &mut cursor;
     if !at.at(TokenKind::Word) {
-        return query(statement, lexing);
+        return query(statement, lexing, bound);
     }
     let first = at.bytes().to_ascii_lowercase();
     at.take();
@@ -66,12 +80,13 @@ pub(super) fn effect(statement: &[u8], lexing: Lexing) -> Option<Effect> {
         b"deallocate" => deallocate(at),
         b"discard" => Some(discard(at)),
         b"listen" => Some(Effect::Listen),
+        b"load" => Some(Effect::Load),
         b"unlisten" => Some(Effect::Unlisten),
         b"declare" => Some(declare(at)),
         b"close" => Some(Effect::CloseCursor),
         b"explain" => explain(at),
         b"create" => create(at),
-        _ => query(statement, lexing),
+        _ => query(statement, lexing, bound),
     }
 }
 
@@ -119,6 +134,7 @@ fn deallocate(at: &mut Cursor<'_>) -> Option<Effect> {
 fn discard(at: &mut Cursor<'_>) -> Effect {
     match at.one_of(&["all", "plans", "sequences", "temp", "temporary"]) {
         Some("all") => Effect::DiscardAll,
+        Some("sequences") => Effect::DiscardSequences,
         Some(_) => Effect::DiscardPart,
         None => Effect::None,
     }
@@ -162,11 +178,11 @@ fn create(at: &mut Cursor<'_>) -> Option<Effect> {
 }
 
 /// Any other statement: only `set_config` can be told.
-fn query(statement: &[u8], lexing: Lexing) -> Option<Effect> {
+fn query(statement: &[u8], lexing: Lexing, bound: &Bound<'_>) -> Option<Effect> {
     if !set::mentions_set_config(Cursor::new(statement, lexing)) {
         return Some(Effect::None);
     }
-    set::set_config(statement, lexing)
+    set_config::set_config(statement, lexing, bound)
 }
 
 #[cfg(test)]

@@ -38,23 +38,6 @@ fn any(statement: &[u8], lexing: Lexing, mut found: impl FnMut(Token, &[u8]) -> 
     Lexer::new(statement, lexing).any(|token| found(token, token.bytes(statement)))
 }
 
-/// TEMP or TEMPORARY near the beginning, or a name in a schema for temporary objects.
-fn is_temporary(statement: &[u8], lexing: Lexing) -> bool {
-    let mut place = 0;
-    any(statement, lexing, |token, bytes| {
-        place += 1;
-        match token.kind {
-            TokenKind::Word => {
-                let early = place <= 5 && one_of(bytes, &["temp", "temporary"]);
-                early || begins(bytes, b"pg_temp")
-            }
-            TokenKind::Quoted => begins(bytes, b"\"pg_temp"),
-            TokenKind::UnicodeQuoted => true,
-            _ => false,
-        }
-    })
-}
-
 /// The unquoted `word` occurs.
 fn mentions(statement: &[u8], lexing: Lexing, word: &str) -> bool {
     any(statement, lexing, |token, bytes| {
@@ -134,13 +117,12 @@ fn session(first: &[u8], statement: &[u8], lexing: Lexing, at: &mut Cursor<'_>) 
                 let traits = EFFECTS.with(PURE).with(Traits::NO_TRANSACTION);
                 Some(anywhere(Kind::Single, traits))
             }
-            Effect::DiscardPart => Some(anywhere(Kind::Single, EFFECTS.with(PURE))),
+            Effect::DiscardPart | Effect::DiscardSequences => {
+                Some(anywhere(Kind::Single, EFFECTS.with(PURE)))
+            }
             _ => None,
         },
-        b"listen" => {
-            let traits = EFFECTS.with(PURE).with(Traits::BACKEND_STATE);
-            Some(Class::primary(Why::Session, traits))
-        }
+        b"listen" => Some(Class::primary(Why::Session, EFFECTS.with(PURE))),
         b"unlisten" => Some(Class::primary(Why::Session, EFFECTS.with(PURE))),
         // Cursors live in the connection that has them.
         b"fetch" | b"move" => {
@@ -237,7 +219,6 @@ fn server(first: &[u8], statement: &[u8], lexing: Lexing, at: &Cursor<'_>) -> Op
     // Event triggers, defaults, generated columns and materialised views run functions.
     let ddl = Traits::DDL.with(Traits::OBSERVE);
     let concurrently = || mentions(statement, lexing, "concurrently");
-    let temporary = || when(is_temporary(statement, lexing), Traits::BACKEND_STATE);
     Some(match first {
         b"create" => {
             let mut ahead = at.clone();
@@ -247,7 +228,6 @@ fn server(first: &[u8], statement: &[u8], lexing: Lexing, at: &Cursor<'_>) -> Op
             let executes = matches!(effect(statement, lexing), Some(Effect::Execute(_)) | None);
             let traits = ddl
                 .with(when(alone, Traits::NO_TRANSACTION))
-                .with(temporary())
                 .with(when(executes, Traits::SQL_PREPARED.with(EFFECTS)));
             Class::primary(if of_query { Why::Into } else { Why::Ddl }, traits)
         }
@@ -263,10 +243,7 @@ fn server(first: &[u8], statement: &[u8], lexing: Lexing, at: &Cursor<'_>) -> Op
                     Some(_) => true,
                     None => false,
                 };
-            let traits = ddl
-                .with(when(alone, Traits::NO_TRANSACTION))
-                .with(temporary());
-            Class::primary(Why::Ddl, traits)
+            Class::primary(Why::Ddl, ddl.with(when(alone, Traits::NO_TRANSACTION)))
         }
         b"grant" | b"revoke" | b"comment" | b"security" | b"reassign" | b"import" => {
             Class::primary(Why::Ddl, ddl)
@@ -278,7 +255,7 @@ fn server(first: &[u8], statement: &[u8], lexing: Lexing, at: &Cursor<'_>) -> Op
                 Traits::OBSERVE.with(when(changes_catalogue(statement, lexing), Traits::DDL));
             Class::primary(Why::Procedure, traits)
         }
-        b"load" => Class::primary(Why::Session, Traits::OBSERVE.with(Traits::BACKEND_STATE)),
+        b"load" => Class::primary(Why::Session, EFFECTS.with(Traits::OBSERVE)),
         b"notify" | b"lock" | b"checkpoint" | b"analyze" | b"analyse" => {
             Class::primary(Why::Utility, Traits::NONE)
         }
@@ -310,12 +287,6 @@ fn one_of(bytes: &[u8], words: &[&str]) -> bool {
     words
         .iter()
         .any(|word| bytes.eq_ignore_ascii_case(word.as_bytes()))
-}
-
-fn begins(bytes: &[u8], prefix: &[u8]) -> bool {
-    bytes
-        .get(..prefix.len())
-        .is_some_and(|beginning| beginning.eq_ignore_ascii_case(prefix))
 }
 
 fn anywhere(kind: Kind, traits: Traits) -> Class {

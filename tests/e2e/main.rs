@@ -35,6 +35,7 @@ mod bulk;
 mod chaos;
 mod differ;
 mod failover;
+mod nodes;
 mod promote;
 mod replicas;
 mod switchover;

@@ -413,6 +413,199 @@ fn holdable_cursors_and_sequences_belong_to_one_session() {
 }
 
 #[test]
+fn settings_with_a_prefix_belong_to_one_session_however_they_are_set() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
+        let setter = unique("setter");
+        let maker = unique("maker");
+        let owner = proxy.connect("app", "app").await;
+        owner
+            .batch_execute(&format!(
+                "create function {setter}(v text) returns void language plpgsql as \
+                 $$ begin perform set_config('app.inside', v, false); end $$; \
+                 create function {maker}(n text, v text) returns void language plpgsql as \
+                 $$ begin perform set_config(n, v, false); end $$"
+            ))
+            .await
+            .unwrap();
+        proxy
+            .wait_for_route("app", "select current_setting('app.told', true)")
+            .await;
+        let client = proxy.connect("app", "app").await;
+        let other = proxy.connect("app", "app").await;
+        let shown = async |client: &Client, name: &str| {
+            let sql = format!("select coalesce(current_setting('{name}', true), '')");
+            value(client, &sql).await
+        };
+        let name = "app.bound".to_owned();
+        for round in 0..3 {
+            let own = round.to_string();
+            client
+                .query("select set_config('app.told', $1, false)", &[&own])
+                .await
+                .unwrap();
+            client
+                .query("select set_config($1, $2, false)", &[&name, &own])
+                .await
+                .unwrap();
+            client
+                .batch_execute(&format!(
+                    "do $$ begin perform set_config('app.block', '{own}', false); end $$; \
+                     select set_config('app.two', '{own}', false), 1"
+                ))
+                .await
+                .unwrap();
+            client
+                .query(&format!("select {setter}($1)"), &[&own])
+                .await
+                .unwrap();
+            let names = [
+                "app.told",
+                "app.bound",
+                "app.block",
+                "app.two",
+                "app.inside",
+            ];
+            for name in names {
+                assert_eq!(shown(&other, name).await, "", "{name}");
+                assert_eq!(shown(&client, name).await, own, "{name}");
+                let here = format!("{PRIMARY}select current_setting('{name}', true)");
+                assert_eq!(value(&client, &here).await, own, "{name}");
+            }
+        }
+        client
+            .batch_execute("begin; select set_config('app.told', 'undone', false); rollback")
+            .await
+            .unwrap();
+        assert_eq!(shown(&client, "app.told").await, "2");
+        assert_eq!(proxy.metric("pgsplit_pins_total", &[]), 0.0);
+        client.batch_execute("reset all").await.unwrap();
+        assert_eq!(shown(&client, "app.block").await, "");
+        // A name that is made at run time keeps the session where it is known.
+        proxy.wait_for_route("app", "select 1").await;
+        client
+            .query(&format!("select {maker}('app.' || $1, 'x')"), &[&"made"])
+            .await
+            .unwrap();
+        assert_eq!(shown(&client, "app.made").await, "x");
+        assert!(proxy.metric("pgsplit_pins_total", &["reason=\"setting\""]) > 0.0);
+        client.batch_execute("discard all").await.unwrap();
+        assert_eq!(shown(&client, "app.made").await, "");
+        assert_eq!(shown(&other, "app.made").await, "");
+    });
+}
+
+#[test]
+fn sequence_values_are_the_sessions_own() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "").await;
+        let client = proxy.connect("app", "app").await;
+        let other = proxy.connect("app", "app").await;
+        let t = unique("t");
+        client
+            .batch_execute(&format!("create table {t} (id serial, a int)"))
+            .await
+            .unwrap();
+        let insert = format!("insert into {t} (a) values (1)");
+        // Nobody's values are there for who has none.
+        client.batch_execute(&insert).await.unwrap();
+        for sql in [
+            "select lastval()".to_owned(),
+            format!("select currval('{t}_id_seq')"),
+        ] {
+            let error = other.simple_query(&sql).await.unwrap_err();
+            assert_eq!(sqlstate(&error), "55000", "{sql}");
+        }
+        // From now on it is known that they are asked for.
+        client.batch_execute(&insert).await.unwrap();
+        other.batch_execute(&insert).await.unwrap();
+        let (a, b) = (
+            value(&client, "select lastval()").await,
+            value(&other, &format!("select currval('{t}_id_seq')")).await,
+        );
+        assert_eq!((a.as_str(), b.as_str()), ("2", "3"));
+        assert!(proxy.metric("pgsplit_pins_total", &["reason=\"sequence\""]) > 0.0);
+        for client in [&client, &other] {
+            client.batch_execute("discard sequences").await.unwrap();
+            let error = client.simple_query("select lastval()").await.unwrap_err();
+            assert_eq!(sqlstate(&error), "55000");
+        }
+    });
+}
+
+#[test]
+fn a_loaded_library_stays_with_its_session() {
+    run(async {
+        let role = unique("loads");
+        let create = format!("create role {role} superuser login password '{role}'");
+        cluster().psql(0, &create).unwrap();
+        let settings = format!(
+            "[pool]\nmax_size = 3\n[[user]]\nname = \"{role}\"\npassword = \"{role}\"\n\
+             [[user]]\nname = \"app\"\npassword = \"app\""
+        );
+        let proxy = Proxy::start(cluster(), &settings).await;
+        let client = proxy.connect(&role, "app").await;
+        let other = proxy.connect(&role, "app").await;
+        client.batch_execute("load 'plpgsql'").await.unwrap();
+        let pid = value(&client, &format!("{PRIMARY}select pg_backend_pid()")).await;
+        let others = value(&other, &format!("{PRIMARY}select pg_backend_pid()")).await;
+        assert_ne!(pid, others);
+        client.batch_execute("discard all").await.unwrap();
+        assert_eq!(
+            value(&client, &format!("{PRIMARY}select pg_backend_pid()")).await,
+            pid
+        );
+        assert!(proxy.metric("pgsplit_pins_total", &["reason=\"library\""]) > 0.0);
+        let console = proxy.connect("app", "pgsplit").await;
+        let rows = console.simple_query("show clients").await.unwrap();
+        let pinned: Vec<_> = rows
+            .iter()
+            .filter_map(|row| match row {
+                SimpleQueryMessage::Row(row) => row.get("pinned"),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(pinned, ["library"]);
+        drop(client);
+        eventually("its connection is closed", async || {
+            let sql = format!("select count(*) from pg_stat_activity where pid = {pid}");
+            value(&other, &sql).await == "0"
+        })
+        .await;
+    });
+}
+
+#[test]
+fn transactions_end_what_lives_in_them_only() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
+        let client = proxy.connect("app", "app").await;
+        let other = proxy.connect("app", "app").await;
+        for transaction in [
+            "begin; create temp table gone (a int) on commit drop; insert into gone values (1); commit",
+            "begin; create temp table gone (a int); rollback",
+            "begin; declare c cursor for select 1; fetch c; commit",
+            "begin; select lo_open(lo_creat(-1), 131072); commit",
+            "begin; select pg_advisory_xact_lock(1); commit",
+            "create temp table gone (a int); drop table gone",
+            "select pg_advisory_lock(2), pg_advisory_lock(2); select pg_advisory_unlock_all()",
+            "listen here; unlisten *",
+            "begin; declare c cursor with hold for select 1; commit; close c",
+            "select pg_advisory_lock(3); discard all; select 1",
+        ] {
+            for statement in transaction.split("; ") {
+                client.batch_execute(statement).await.unwrap();
+            }
+            // The only connection is free.
+            other
+                .simple_query(&format!("{PRIMARY}select 1"))
+                .await
+                .unwrap_or_else(|error| panic!("{transaction}: {error:?}"));
+        }
+    });
+}
+
+#[test]
 fn npgsqls_reset_is_the_reset_it_is() {
     run(async {
         let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;

@@ -5,6 +5,7 @@
 
 use crate::{
     admin::tables::Show,
+    config::settings::MOST_WEIGHT,
     error::{Fault, Visible},
     metrics::inspect::{Action, Shutdown},
     protocol::SqlState,
@@ -387,6 +388,25 @@ fn command(tokens: &[Token], shown: &str) -> Result<Command, Visible> {
             };
             act(Action::Shutdown(how), "SHUTDOWN")
         }
+        "SET" if rest.first().is_some_and(|token| token.is("WEIGHT")) => {
+            let weight = match rest {
+                [_, node, equals, weight] if equals.text == "=" => Some((node, weight)),
+                [_, node, weight] => Some((node, weight)),
+                _ => None,
+            };
+            let told = || {
+                let weight = weight.and_then(|(_, weight)| weight.text.parse().ok());
+                weight.filter(|weight| *weight <= MOST_WEIGHT)
+            };
+            let name = weight.and_then(|(node, _)| node.name());
+            let (Some(name), Some(weight)) = (name, told()) else {
+                return Err(syntax(format!(
+                    "SET WEIGHT needs a node and a number from 0 to {MOST_WEIGHT}: SET WEIGHT pg2 = 50"
+                )));
+            };
+            let name = name.to_owned();
+            act(Action::SetWeight { name, weight }, "SET")
+        }
         "SET" => {
             set(rest).ok_or_else(invalid)??;
             ignored("SET")
@@ -524,6 +544,10 @@ mod tests {
             database: database.map(str::to_owned),
             sql: sql.to_owned(),
         };
+        let weight = |name: &str, weight| Action::SetWeight {
+            name: name.to_owned(),
+            weight,
+        };
         let node = |name: &str, enabled| Action::SetNode {
             name: name.to_owned(),
             enabled,
@@ -551,6 +575,8 @@ mod tests {
             ),
             ("RELOAD;", act(Action::Reload, "RELOAD")),
             ("DISABLE NODE pg2", act(node("pg2", false), "DISABLE")),
+            ("SET WEIGHT pg2 = 50", act(weight("pg2", 50), "SET")),
+            ("set weight \"a b\" 0", act(weight("a b", 0), "SET")),
             ("enable node \"PG 2\"", act(node("PG 2", true), "ENABLE")),
             (
                 "switchover to pg2;",
@@ -654,6 +680,10 @@ mod tests {
             "FAILOVER pg2",
             "FAILOVER TO",
             "FAILOVER TO pg2 NOW",
+            "SET WEIGHT",
+            "SET WEIGHT pg2",
+            "SET WEIGHT pg2 = 1001",
+            "SET WEIGHT pg2 = -1",
             "EXPLAIN SELECT 1",
             "EXPLAIN ROUTE",
             "EXPLAIN ROUTE FOR app",

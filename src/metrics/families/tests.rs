@@ -55,6 +55,7 @@ fn parse(text: &str) -> BTreeMap<String, Parsed> {
 
 fn node(name: &str, role: Role, health: Health) -> NodeRow {
     NodeRow {
+        id: NodeId(u16::from(role == Role::Replica)),
         name: name.into(),
         host: "h".into(),
         port: 5432,
@@ -62,6 +63,7 @@ fn node(name: &str, role: Role, health: Health) -> NodeRow {
         weight: 1,
         role,
         health,
+        leaving: false,
         timeline: None,
         lsn: None,
         lag: Some(Duration::from_millis(1_500)),

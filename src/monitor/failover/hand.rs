@@ -402,12 +402,12 @@ async fn login(
     options: &str,
     deadline: Instant,
 ) -> Result<(Client, AbortOnDropHandle<()>), Problem> {
-    let target = monitor
-        .targets
-        .get(node.index())
+    let node = monitor
+        .watched(node)
         .ok_or(Problem::new(Failure::Connect))?;
     let password = by.password.as_ref().map(|password| &*password.0);
-    target.login_as(&by.user, password, options, deadline).await
+    let login = node.target.login_as(&by.user, password, options, deadline);
+    login.await
 }
 
 /// Runs `failover.command` with these arguments.

@@ -128,7 +128,8 @@ impl Monitor {
             lsn: lsn.or(at.and_then(|n| n.position()).map(|p| p.lsn)),
             timeline: at.and_then(|n| n.timeline),
         };
-        self.events.record(event, &|id| self.name(id));
+        let view = self.view();
+        self.events.record(event, [&view, &view]);
     }
 
     fn withhold(&self, node: NodeId, on: bool, cause: Cause) {

@@ -79,7 +79,7 @@ pub(super) async fn choose(
                 Ok(Err(problem)) => {
                     let node = monitor.name(id);
                     tracing::warn!(
-                        node,
+                        %node,
                         problem = problem.text,
                         "can't be asked before a failover"
                     );
@@ -204,7 +204,7 @@ pub(super) async fn order(
         Some(command) => {
             let (name, host, port) = place(monitor, hand.node);
             let port = port.to_string();
-            let arguments = ["promote", name, &host, &port, name, &host, &port];
+            let arguments = ["promote", &*name, &host, &port, &name, &host, &port];
             hand::run(command, &arguments, deadline).await
         }
     }
@@ -242,7 +242,7 @@ pub(super) async fn follow(
                 if let Some(command) = &by.command {
                     let (name, its_host, its_port) = place(&monitor, id);
                     let (its_port, port) = (its_port.to_string(), port.to_string());
-                    let arguments = ["follow", name, &its_host, &its_port, to, &host, &port];
+                    let arguments = ["follow", &name, &its_host, &its_port, &to, &host, &port];
                     return hand::run(command, &arguments, deadline).await;
                 }
                 let hand = Hand::open(&monitor, id, &by, deadline).await?;
@@ -351,11 +351,11 @@ pub(super) fn words(why: Setback, limit: Duration) -> String {
 }
 
 /// A node's name, host and port.
-fn place(monitor: &Monitor, node: NodeId) -> (&str, String, u16) {
-    let (host, port) = monitor
-        .nodes
-        .get(node.index())
-        .map(|handle| handle.place.clone())
-        .unwrap_or_default();
+fn place(monitor: &Monitor, node: NodeId) -> (Arc<str>, String, u16) {
+    let watched = monitor.watched(node);
+    let (host, port) = watched.map_or_else(Default::default, |watched| {
+        let wanted = watched.wanted();
+        (wanted.host(), wanted.node.port)
+    });
     (monitor.name(node), host, port)
 }

@@ -103,19 +103,19 @@ async fn prepare(
     let deadline = Instant::now() + LOGIN;
     let checked = timeout_at(deadline, async {
         let old = Hand::open(monitor, from, by, deadline).await;
-        let old = old.map_err(at(from_name))?;
+        let old = old.map_err(at(&from_name))?;
         let new = Hand::open(monitor, to, by, deadline).await;
-        let new = new.map_err(at(to_name))?;
-        if let Some(why) = old.obstacle().await.map_err(at(from_name))? {
+        let new = new.map_err(at(&to_name))?;
+        if let Some(why) = old.obstacle().await.map_err(at(&from_name))? {
             return Err(format!("{from_name} can't be fenced: {why}"));
         }
         let by_command = by.command.is_some();
-        if let Some(why) = new.shortcoming(by_command).await.map_err(at(to_name))? {
+        if let Some(why) = new.shortcoming(by_command).await.map_err(at(&to_name))? {
             return Err(format!("{to_name} can't be promoted: {why}"));
         }
         // It may be fenced from when it was the primary.
         let cleared = new.clear_fence(monitor, by, deadline).await;
-        cleared.map_err(at(to_name))?;
+        cleared.map_err(at(&to_name))?;
         Ok((old, new))
     });
     checked
@@ -279,7 +279,10 @@ impl Drive<'_> {
                         "; somebody wrote to {from_name} past its fence at the last moment: that is \
                          lost, look for it there"
                     );
-                    tracing::error!(node = from_name, "written to past its fence: that is lost");
+                    tracing::error!(
+                        node = &*from_name,
+                        "written to past its fence: that is lost"
+                    );
                 }
                 text.push_str(&promote::follow(self.monitor, &self.by, self.new, from).await);
                 promote::unfence_once_replica(self.monitor, self.by.clone(), from);

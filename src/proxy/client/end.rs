@@ -22,7 +22,7 @@ use crate::{
     protocol::{SqlState, backend::Status, frame::Header, write},
     routing::{Consistency, Reason, Route, Target},
     session::{
-        Transaction,
+        Pin, Transaction,
         effects::server_lost,
         request::{End, Request},
     },
@@ -56,6 +56,11 @@ impl Task {
             self.session.seen.on_primary(epoch, node, now);
             if !request.class.traits.has(Traits::PURE_READ) || self.session.unsynced {
                 self.proxy.wrote(epoch, node, now);
+                lease.backend.writer = Some(self.session.number);
+                self.session.wrote_on = Some(lease.link.number());
+                if self.tenant.database.asks_for_sequences() {
+                    self.session.pins.add(Pin::Sequence);
+                }
             }
         }
         self.session.unsynced = status.is_none();
@@ -67,22 +72,23 @@ impl Task {
             // What the client waits for goes out before pgsplit looks after itself.
             if self.session.suspect {
                 self.flush(scratch).await?;
-                let before = self.session.pins;
-                let looked = observe::look(&mut lease, &mut self.session).await;
-                for pin in self.session.pins.iter().filter(|pin| !before.has(*pin)) {
-                    self.proxy.metrics(self.worker).pin(pin);
-                }
+                let catalogue = self.tenant.database.catalogue();
+                let looked =
+                    observe::look(&mut lease, &mut self.session, catalogue.as_deref()).await;
                 if let Ok(notifications) = &looked {
                     scratch.to_client.bytes.extend_from_slice(notifications);
                 }
                 if let Err(problem) = looked {
-                    tracing::warn!(node = self.proxy.monitor.name(node), %problem, "server connection closed: its state could not be read");
+                    tracing::warn!(node = %self.proxy.monitor.name(node), %problem, "server connection closed: its state could not be read");
                     let _safe = self.entry.ended().await;
                     drop(lease);
                     server_lost(&mut self.session);
                     return Ok(());
                 }
             }
+        }
+        if self.session.pins != self.entry.pins() {
+            self.pins_changed();
         }
         let keep = status != Some(Status::Idle)
             || self.tenant.mode == PoolMode::Session
@@ -111,6 +117,16 @@ impl Task {
         }
         lease.give_back(answered);
         Ok(())
+    }
+
+    /// The reasons why the session keeps its connection have changed.
+    pub(super) fn pins_changed(&mut self) {
+        let before = self.entry.pins();
+        let now = self.session.pins;
+        for pin in now.iter().filter(|pin| !before.has(*pin)) {
+            self.proxy.metrics(self.worker).pin(pin);
+        }
+        self.entry.set_pins(now);
     }
 
     fn count(&mut self, replica: bool, took: Duration, status: Option<Status>) {
@@ -183,7 +199,7 @@ impl Task {
         let broken = lost.said.is_none() && !lost.doomed && lost.heard != Heard::Told;
         self.node_failed(node, broken);
         tracing::debug!(
-            node = self.proxy.monitor.name(node),
+            node = %self.proxy.monitor.name(node),
             ?lost,
             "server connection lost"
         );

@@ -104,6 +104,11 @@ impl Task {
                         }
                     }
                 }
+                if request.class.traits.has(Traits::SEQUENCES)
+                    && let Some(lease) = self.written_on()
+                {
+                    return Ok(Some((lease, route)));
+                }
             }
             Target::Replica(node) => {
                 if let Some(lease) = self.replica.take()
@@ -219,6 +224,14 @@ impl Task {
         if let Some(stats) = self.tenant.database.stats.get(self.worker) {
             stats.assigned(waited);
         }
+    }
+
+    /// The connection that the session wrote on last, if it is there and free.
+    fn written_on(&self) -> Option<Lease> {
+        let view = self.proxy.monitor.view();
+        let primary = view.primary.filter(|_| view.withheld.is_none())?;
+        let pool = self.tenant.pool(primary)?;
+        pool.acquire_link(self.worker, self.session.wrote_on?)
     }
 
     /// Whether a request has to leave the replica that the transaction, or the implicit one of an
@@ -455,9 +468,7 @@ impl Task {
         if self.held.is_none() || pins.is_empty() {
             return false;
         }
-        let splittable = pins
-            .iter()
-            .all(|pin| matches!(pin, Pin::Listen | Pin::AdvisoryLock));
+        let splittable = pins.iter().all(Pin::leaves_reads);
         // What goes on over several requests would keep the other connection in this one's place.
         let alone = self.session.transaction == Transaction::Idle
             && request.begin.is_none()

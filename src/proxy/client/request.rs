@@ -22,8 +22,8 @@ use crate::{
     protocol::{SqlState, backend::Status, write},
     routing::{Reason, Route, Target},
     session::{
-        Session, Transaction,
-        effects::server_lost,
+        Pin, Session, Transaction,
+        effects::{see_extended, server_lost},
         emit::{self, Mentions, Sink},
         request::{End, Request, Work},
     },
@@ -285,6 +285,46 @@ impl Task {
         Ok(())
     }
 
+    /// A request may do what its text doesn't tell, or asks for what lives in one backend.
+    #[cold]
+    fn expect_unseen(&mut self, request: &Request, lease: &mut Lease, scratch: &mut Scratch) {
+        let traits = request.class.traits;
+        if traits.has(Traits::BACKEND_STATE) {
+            self.session.pending.add(Pin::Backend);
+        }
+        if traits.has(Traits::SETS_UNTOLD) {
+            self.session.untold.others = true;
+        }
+        if traits.has(Traits::OBSERVE) {
+            self.session.suspect = true;
+            let bytes = scratch.client_in.filled();
+            if let Some(text) = request.query.clone().and_then(|range| bytes.get(range)) {
+                let lexing = self.session.lexing;
+                self.session.untold.see_statements(text, lexing);
+            } else if let Some(frames) = bytes.get(..request.len) {
+                see_extended(frames, &mut self.session, &mut scratch.resolved);
+            }
+        }
+        if traits.has(Traits::SEQUENCES) {
+            self.tenant.database.keeps_sequences();
+            let writer = lease.backend.writer;
+            if writer.is_some_and(|writer| writer != self.session.number)
+                && self.session.transaction.status() != Status::Failed
+                && !self.session.unsynced
+            {
+                // What another session's statements have left there is none of this one's business.
+                let mut sink = Sink {
+                    out: &mut scratch.to_server.bytes,
+                    replies: &mut scratch.replies,
+                    backend: &mut lease.backend,
+                    prepared_limit: self.tenant.prepared_limit,
+                };
+                sink.hidden_query(b"DISCARD SEQUENCES");
+                lease.backend.writer = None;
+            }
+        }
+    }
+
     /// Writes the request to the server. `None`: it can't be sent through a pool.
     fn emit(
         &mut self,
@@ -294,8 +334,8 @@ impl Task {
         scratch: &mut Scratch,
     ) -> Option<emit::Passing> {
         let class = request.class;
-        if class.traits.has(Traits::OBSERVE) {
-            self.session.suspect = true;
+        if class.traits.any(UNSEEN) {
+            self.expect_unseen(request, lease, scratch);
         }
         if class.traits.has(Traits::DDL) {
             // Nothing that is known of the catalogue holds while this runs, nor until it is read again.
@@ -387,6 +427,12 @@ impl Task {
         })
     }
 }
+
+/// What happens, or is asked for, out of sight.
+const UNSEEN: Traits = Traits::OBSERVE
+    .with(Traits::BACKEND_STATE)
+    .with(Traits::SETS_UNTOLD)
+    .with(Traits::SEQUENCES);
 
 /// Which prepared statements a request rests on under the session's own names.
 fn mentions(traits: Traits, session: &Session) -> Mentions {

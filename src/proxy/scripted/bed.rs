@@ -121,14 +121,13 @@ impl Bed {
     pub(super) fn unopened(nodes: u32, options: &[(&'static str, &str)]) -> Self {
         let config = settings(nodes, options);
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let monitor = Monitor::scripted(&config.nodes, &config.monitor, &tasks, &stop, "app");
         let (dialers, nodes): (Vec<_>, Vec<_>) = config
             .nodes
             .iter()
             .map(|node| {
                 let (pipes, dialled) = unbounded_channel();
                 let pipes: Pipes = Arc::new(Mutex::new(Some(pipes)));
-                let node = Dialer::new(node).unwrap().over(Arc::clone(&pipes));
+                let dialer = Dialer::new(node).unwrap().over(Arc::clone(&pipes));
                 let dialled = Node {
                     pipes,
                     dialled,
@@ -136,11 +135,12 @@ impl Bed {
                     connected: false,
                     timeline: 1,
                 };
-                (node, dialled)
+                ((node.clone(), dialer), dialled)
             })
             .unzip();
+        let monitor = Monitor::scripted(dialers, &config.monitor, &tasks, &stop, "app");
         let reload = Box::new(|| Err("not in a script".to_owned()));
-        let proxy = Proxy::new(config, reload, 1, dialers.into(), monitor, (tasks, stop)).unwrap();
+        let proxy = Proxy::new(config, reload, 1, monitor, (tasks, stop)).unwrap();
         let mut bed = Self {
             door: Arc::new(Door {
                 proxy: Arc::clone(&proxy),

@@ -55,6 +55,12 @@ impl Body {
     }
 
     fn word(&mut self, tokens: &Tokens<'_>, at: usize) {
+        if ["temp", "temporary"]
+            .iter()
+            .any(|word| tokens.word(at, word))
+        {
+            self.session = self.session.or(Some("makes temporary objects"));
+        }
         let found = WORDS.iter().find(|(word, _, _)| tokens.word(at, word));
         if let Some(&(word, what, session)) = found
             && (word == "execute" || begins_statement(tokens, at))

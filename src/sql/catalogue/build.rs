@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::{
-    Catalogue, QueryId,
+    Catalogue, QueryId, Untold,
     body::{Body, Reference},
     builtin::{self, Volatility},
     flags::{Bad, Flags},
@@ -39,6 +39,8 @@ pub struct CatalogueBuilder {
     pub(super) triggers: Vec<(u32, u32)>,
     /// Objects that do something not read-safe themselves.
     pub(super) marked: Vec<(Id, &'static str)>,
+    /// Settings with a prefix that functions' sources set.
+    pub(super) settings: Untold,
 }
 
 impl CatalogueBuilder {
@@ -107,7 +109,8 @@ impl CatalogueBuilder {
             };
         } else {
             if volatility == Volatility::Volatile {
-                object.bad = Some(Bad::FUNCTION);
+                // What it does to the session is told by its source.
+                object.bad = Some(Bad::QUIET_FUNCTION);
                 object.detail = Some("marked VOLATILE".into());
             }
             self.source(&mut object, source, language);
@@ -123,7 +126,7 @@ impl CatalogueBuilder {
     }
 
     /// Reads what a user's function does.
-    fn source(&self, object: &mut Object, source: Option<&str>, language: &str) {
+    fn source(&mut self, object: &mut Object, source: Option<&str>, language: &str) {
         let Some(source) = source else {
             if object.bad.is_none() {
                 object.bad = Some(Bad::FUNCTION);
@@ -131,6 +134,9 @@ impl CatalogueBuilder {
                     Some(format!("its source in {language} can't be looked into").into());
             }
             object.session = Some("its source can't be looked into");
+            if let Some(bad) = &mut object.bad {
+                bad.observe = true;
+            }
             return;
         };
         let body = Body::read(source);
@@ -141,6 +147,13 @@ impl CatalogueBuilder {
             object.detail = Some(format!("not marked VOLATILE, but its source {why}").into());
         }
         object.session = body.session;
+        self.settings.see(source.as_bytes());
+        let mut own = Untold::default();
+        own.see(source.as_bytes());
+        if let Some(bad) = &mut object.bad {
+            bad.sets = own.others;
+            bad.observe |= object.session.is_some();
+        }
         object.references = body.references.into_iter().collect();
     }
 

@@ -97,10 +97,12 @@ const HARMLESS: &[&str] = &[
 const LOCAL: &[&str] = &[
     "current_query",
     "current_setting",
+    "currval",
     "inet_client_addr",
     "inet_client_port",
     "inet_server_addr",
     "inet_server_port",
+    "lastval",
     "pg_available_extension_versions",
     "pg_available_extensions",
     "pg_available_wal_summaries",
@@ -206,10 +208,8 @@ const SQL_TEXT: &[&str] = &[
     "pg_input_is_valid",
 ];
 
-/// What they tell or keep lives in one backend.
+/// What they keep lives in one backend.
 const BACKEND_STATE: &[&str] = &[
-    "currval",
-    "lastval",
     "pg_backup_start",
     "pg_backup_stop",
     "pg_start_backup",

@@ -17,8 +17,10 @@ impl Flags {
     pub(crate) const FUNCTION_MAY_WRITE: Self = Self(1 << 4);
     /// A bad function may change session state unseen.
     pub(crate) const FUNCTION_OBSERVE: Self = Self(1 << 5);
-    /// A bad function tells or keeps what lives in one backend.
+    /// A bad function keeps what lives in one backend.
     pub(crate) const FUNCTION_BACKEND: Self = Self(1 << 6);
+    /// A bad function may set settings whose names can't be told.
+    pub(crate) const FUNCTION_SETS: Self = Self(1 << 7);
     /// A table, view, sequence, … of this name exists.
     pub(crate) const RELATION: Self = Self(1 << 8);
     /// Reading one of them runs something that isn't read-safe.
@@ -78,11 +80,17 @@ impl Flags {
 
 /// Why something isn't read-safe, and what follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts: any of them may hold with any other"
+)]
 pub(super) struct Bad {
     pub(super) why: BadWhy,
     pub(super) may_write: bool,
     pub(super) observe: bool,
     pub(super) backend: bool,
+    /// Sets settings whose names are made at run time.
+    pub(super) sets: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,6 +108,7 @@ impl Bad {
             may_write,
             observe,
             backend,
+            sets: false,
         }
     }
 
@@ -110,12 +119,15 @@ impl Bad {
         } else {
             self.why
         };
-        Self::new(
-            why,
-            self.may_write || other.may_write,
-            self.observe || other.observe,
-            self.backend || other.backend,
-        )
+        Self {
+            sets: self.sets || other.sets,
+            ..Self::new(
+                why,
+                self.may_write || other.may_write,
+                self.observe || other.observe,
+                self.backend || other.backend,
+            )
+        }
     }
 
     /// May do anything.
@@ -124,7 +136,7 @@ impl Bad {
     pub(super) const QUIET_FUNCTION: Self = Self::new(BadWhy::Function, true, false, false);
     /// Tells a node's own state and changes nothing.
     pub(super) const LOCAL_FUNCTION: Self = Self::new(BadWhy::Function, false, false, false);
-    /// Tells or keeps what lives in one backend.
+    /// Keeps what lives in one backend.
     pub(super) const BACKEND: Self = Self::new(BadWhy::Function, true, true, true);
     /// Asks for the node's role.
     pub(super) const RECOVERY: Self = Self::new(BadWhy::Recovery, false, false, false);

@@ -24,6 +24,8 @@ use std::{collections::HashMap, fmt};
 
 use foldhash::fast::FixedState;
 
+use super::effects::Untold;
+
 /// One database's names. Immutable: a new load makes a new one.
 pub struct Catalogue {
     /// Told apart from other loads by this; classes are cached per generation.
@@ -36,6 +38,8 @@ pub struct Catalogue {
     /// Something that isn't read-safe can run anywhere without being named (an implicit cast
     /// between two of PostgreSQL's own types).
     poisoned: bool,
+    /// Settings with a prefix that functions' sources set.
+    settings: Box<[Box<str>]>,
     /// Why an object of a user isn't read-safe, where its own marking doesn't tell.
     details: HashMap<Box<[u8]>, Box<str>, FixedState>,
 }
@@ -71,6 +75,12 @@ impl Catalogue {
     #[must_use]
     pub fn detail(&self, name: &[u8]) -> Option<&str> {
         self.details.get(name).map(|d| &**d)
+    }
+
+    /// Settings with a prefix that functions of the database set.
+    #[must_use]
+    pub fn settings(&self) -> &[Box<str>] {
+        &self.settings
     }
 
     /// How many names are known.

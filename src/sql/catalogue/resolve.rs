@@ -35,6 +35,7 @@ struct Graph {
     readers: HashMap<(Reference, Box<[u8]>), Vec<Id>>,
     /// A type of PostgreSQL's own isn't read-safe.
     poisoned: bool,
+    settings: Box<[Box<str>]>,
 }
 
 impl Graph {
@@ -45,6 +46,7 @@ impl Graph {
             edges,
             triggers,
             marked,
+            settings,
         } = builder;
         for (id, why) in marked {
             if let Some(object) = objects.get_mut(&id)
@@ -77,6 +79,7 @@ impl Graph {
             users,
             readers,
             poisoned: false,
+            settings: settings.names.into(),
         }
     }
 
@@ -172,6 +175,11 @@ impl Graph {
             if space == Space::Relation && loud.contains(&oid) {
                 flags.add(Flags::TRIGGER_OBSERVE);
             }
+            let users = oid >= FIRST_USER_OID;
+            if users && flags.has(Flags::FUNCTION_MAY_WRITE) && !loud.is_empty() {
+                // Perhaps where triggers watch.
+                flags.add(Flags::FUNCTION_OBSERVE);
+            }
             if let Some(detail) = object.detail
                 && object.bad.is_some()
             {
@@ -188,6 +196,7 @@ impl Graph {
                 .iter()
                 .any(|(name, flags)| !name.is_ascii() && flags.any(Flags::ANY_BAD)),
             poisoned: self.poisoned,
+            settings: self.settings,
             names,
             details,
         }
@@ -243,7 +252,9 @@ fn flags(space: Space, object: &Object) -> Flags {
     when(function && object.attribute, Flags::BAD_ATTRIBUTE);
     when(function && bad.why == BadWhy::Recovery, Flags::RECOVERY);
     when(function && bad.may_write, Flags::FUNCTION_MAY_WRITE);
-    when(function && bad.observe, Flags::FUNCTION_OBSERVE);
+    let observe = bad.observe || object.session.is_some();
+    when(function && observe, Flags::FUNCTION_OBSERVE);
+    when(function && bad.sets, Flags::FUNCTION_SETS);
     when(function && bad.backend, Flags::FUNCTION_BACKEND);
     when(relation && bad.may_write, Flags::RELATION_MAY_WRITE);
     when(relation && bad.observe, Flags::RELATION_OBSERVE);

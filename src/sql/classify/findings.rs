@@ -73,7 +73,13 @@ impl<'c, 't, 'a> Findings<'c, 't, 'a> {
             self.traits = self.traits.with(Traits::OBSERVE);
         }
         if flags.has(Flags::FUNCTION_BACKEND) {
-            self.traits = self.traits.with(Traits::BACKEND_STATE);
+            self.traits = self
+                .traits
+                .with(Traits::BACKEND_STATE)
+                .with(Traits::OBSERVE);
+        }
+        if flags.has(Flags::FUNCTION_SETS) {
+            self.traits = self.traits.with(Traits::SETS_UNTOLD);
         }
     }
 

@@ -12,6 +12,7 @@ use super::{
 use crate::sql::{
     Access, Class, Kind, Lexing, Traits, Why,
     catalogue::{Catalogue, Flags},
+    effects::is_told,
     lexer::TokenKind,
     utility,
 };
@@ -267,11 +268,12 @@ impl Reader<'_, '_> {
         }
         if findings.found.is_some_and(|(why, _)| why == Why::Into) {
             traits = traits.with(Traits::DDL).with(Traits::OBSERVE);
-            if self.mentions_temporary() {
-                traits = traits.with(Traits::BACKEND_STATE);
-            }
         }
         traits = traits.with(self.told_by_names());
+        if traits.has(Traits::EFFECTS) && is_told(self.statement, self.lexing) {
+            // No look is needed.
+            traits = traits.without(Traits::OBSERVE);
+        }
         let class = Class {
             kind: Kind::Single,
             access,
@@ -324,13 +326,6 @@ impl Reader<'_, '_> {
         })
     }
 
-    fn mentions_temporary(&self) -> bool {
-        (0..self.tokens.len()).any(|at| {
-            let name = self.tokens.name(at);
-            matches!(name, b"temp" | b"temporary") || name.starts_with(b"pg_temp")
-        })
-    }
-
     /// What names tell whatever is known of the catalogue.
     fn told_by_names(&self) -> Traits {
         (0..self.tokens.len()).fold(Traits::NONE, |traits, at| match self.tokens.name(at) {
@@ -338,6 +333,7 @@ impl Reader<'_, '_> {
             b"pg_prepared_statements" | b"pg_prepared_statement" => {
                 traits.with(Traits::PREPARED_VIEW)
             }
+            b"currval" | b"lastval" => traits.with(Traits::SEQUENCES),
             _ => traits,
         })
     }
@@ -515,10 +511,7 @@ impl Reader<'_, '_> {
         let mut reading = self.inner(next + 1, tokens.len());
         let traits = reading.class.traits.with(Traits::EFFECTS);
         reading.class = if hold {
-            Class::primary(
-                Why::Session,
-                traits.with(Traits::BACKEND_STATE).with(Traits::OBSERVE),
-            )
+            Class::primary(Why::Session, traits.with(Traits::OBSERVE))
         } else {
             Class {
                 traits,

@@ -75,11 +75,12 @@ fn traits_tell_what_the_session_must_look_at() {
         ("select last_value from s", PURE),
         ("select * from t for update", Traits::NONE),
         ("select pg_advisory_lock(1)", OBSERVE),
+        ("select set_config('a', 'b', false)", Traits::EFFECTS),
         (
-            "select set_config('a', 'b', false)",
+            "select set_config('a', b, false) from t",
             OBSERVE.with(Traits::EFFECTS),
         ),
-        ("select currval('s')", OBSERVE.with(Traits::BACKEND_STATE)),
+        ("select currval('s')", Traits::SEQUENCES.with(PURE)),
         ("select f_volatile()", OBSERVE),
         ("select * from v", OBSERVE),
         ("select unheard_of()", OBSERVE),
@@ -104,20 +105,14 @@ fn traits_tell_what_the_session_must_look_at() {
             Traits::NONE,
         ),
         ("select * into x from t", OBSERVE.with(Traits::DDL)),
-        (
-            "select * into temp x from t",
-            OBSERVE.with(Traits::DDL).with(Traits::BACKEND_STATE),
-        ),
+        ("select * into temp x from t", OBSERVE.with(Traits::DDL)),
         ("copy t from stdin", Traits::COPY),
         ("copy t to stdout", Traits::COPY.with(PURE)),
         ("copy (select nextval('s')) to stdout", Traits::COPY),
         ("declare c cursor for select 1", Traits::EFFECTS.with(PURE)),
         (
             "declare c cursor with hold for select * from t",
-            Traits::EFFECTS
-                .with(PURE)
-                .with(OBSERVE)
-                .with(Traits::BACKEND_STATE),
+            Traits::EFFECTS.with(PURE).with(OBSERVE),
         ),
         ("select 1; select 2", PURE),
         ("select 1; insert into t values (1)", Traits::NONE),

@@ -181,65 +181,6 @@ pub(in crate::sql) fn setting_name(at: &mut Cursor<'_>) -> Option<Option<Setting
     Some(setting.filter(|_| at.done()))
 }
 
-/// `SELECT [pg_catalog.]set_config('name', 'value', true|false)` and nothing else.
-pub(super) fn set_config(statement: &[u8], lexing: Lexing) -> Option<Effect> {
-    let mut at = Cursor::new(statement, lexing);
-    if !at.word("select") {
-        return None;
-    }
-    let mut function = at.name()?;
-    if function == "pg_catalog" && at.punct(TokenKind::Dot) {
-        function = at.name()?;
-    }
-    let argument = |at: &mut Cursor<'_>, closed: TokenKind| {
-        let value = if at.word("null") {
-            None
-        } else {
-            Some(at.string(lexing)?)
-        };
-        at.punct(closed).then_some(value)
-    };
-    if function != "set_config" || !at.punct(TokenKind::LeftParen) {
-        return None;
-    }
-    let name = argument(&mut at, TokenKind::Comma)??.to_ascii_lowercase();
-    let value = argument(&mut at, TokenKind::Comma)?;
-    let scope = match at.one_of(&["true", "false"])? {
-        "true" => Scope::Local,
-        _ => Scope::Session,
-    };
-    if !at.punct(TokenKind::RightParen) {
-        return None;
-    }
-    if at.word("as") {
-        at.name()?;
-    }
-    if !at.done() {
-        return None;
-    }
-    if let Some(key) = name.strip_prefix(OWN) {
-        return Some(Effect::OwnSet {
-            key: key.into(),
-            value: value.map(Into::into),
-            scope,
-        });
-    }
-    let value = match value {
-        None => SettingValue::Default,
-        Some(value) => match name.as_str() {
-            "search_path" | "temp_tablespaces" => SettingValue::Sql(name_list(&value)?.into()),
-            // Lists of file names, with quoting rules of their own.
-            name if name.ends_with("_preload_libraries") => return None,
-            _ => SettingValue::Sql(literal(&value).into()),
-        },
-    };
-    Some(Effect::Set {
-        name: current_name(&name).into(),
-        value,
-        scope,
-    })
-}
-
 /// The statement has a call of `set_config`, or may have one.
 pub(super) fn mentions_set_config(mut at: Cursor<'_>) -> bool {
     while let Some(token) = at.peek() {
@@ -286,7 +227,7 @@ fn name(at: &mut Cursor<'_>) -> Option<Option<Setting>> {
 }
 
 /// The name that the server uses for an old one.
-fn current_name(name: &str) -> &str {
+pub(super) fn current_name(name: &str) -> &str {
     match name {
         "sort_mem" => "work_mem",
         "vacuum_mem" => "maintenance_work_mem",
@@ -404,7 +345,7 @@ fn zone(at: &mut Cursor<'_>, lexing: Lexing) -> Option<SettingValue> {
 }
 
 /// A list of names as a setting's text, `a, "B"`, as SQL that names the same.
-fn name_list(text: &str) -> Option<String> {
+pub(super) fn name_list(text: &str) -> Option<String> {
     let mut names = Vec::new();
     let mut rest = text.trim_ascii();
     if rest.is_empty() {
@@ -451,7 +392,7 @@ fn quoted(name: &str) -> String {
 }
 
 /// A string constant that reads the same whatever `standard_conforming_strings` is.
-fn literal(value: &str) -> String {
+pub(super) fn literal(value: &str) -> String {
     let value = value.replace('\'', "''");
     if value.contains('\\') {
         format!("E'{}'", value.replace('\\', "\\\\"))
@@ -460,4 +401,4 @@ fn literal(value: &str) -> String {
     }
 }
 
-const OWN: &str = "pgsplit.";
+pub(super) const OWN: &str = "pgsplit.";

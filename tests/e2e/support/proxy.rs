@@ -118,7 +118,7 @@ impl Proxy {
     }
 
     /// Waits until a session that has seen nothing yet would run `sql` on a replica.
-    async fn wait_for_route(&self, database: &str, sql: &str) {
+    pub(crate) async fn wait_for_route(&self, database: &str, sql: &str) {
         if !direct() {
             eventually(&format!("{sql} is for replicas"), || async {
                 self.explain(database, sql)
@@ -220,6 +220,27 @@ impl Proxy {
             .filter(|(found, _)| labels.iter().all(|label| found.contains(label)))
             .map(|(_, value)| value)
             .sum()
+    }
+
+    /// Writes the configuration anew, with `settings` laid over the usual one, and has it read.
+    pub(crate) async fn reconfigure(&self, cluster: &Cluster, settings: &str) {
+        let mut config = base(cluster, self.port, self.admin);
+        lay_over(&mut config, settings.parse().unwrap());
+        let file = self.dir.path().join("pgsplit.toml");
+        std::fs::write(&file, config.to_string()).unwrap();
+        self.console("reload").await;
+    }
+
+    /// Runs a command at the console: the rows that it gives.
+    pub(crate) async fn console(&self, command: &str) -> Vec<tokio_postgres::SimpleQueryRow> {
+        let client = self.connect("app", "pgsplit").await;
+        let messages = client.simple_query(command).await;
+        let messages = messages.unwrap_or_else(|error| panic!("{command}: {error:?}"));
+        let rows = messages.into_iter().filter_map(|message| match message {
+            tokio_postgres::SimpleQueryMessage::Row(row) => Some(row),
+            _ => None,
+        });
+        rows.collect()
     }
 
     /// What it logged so far.
