@@ -28,8 +28,7 @@ pub use reload::Changes;
 pub use resolve::Loaded;
 pub use schema::{Change, Key, Overrides, Reload, Row};
 pub use settings::{
-    Admin, Balance, Consistency, Database, Discovery, Failover, FailoverMode, Host, Listen,
-    ListenTls, ListenTlsMode, Log, LogFormat, LogLevel, Monitor, Node, NodeRole, NodeTls, Pool,
-    PoolMode, ReadFallback, RouteOverride, Routing, RoutingMode, Secret, Section, Settings,
-    SslMode, User, sections,
+    Admin, Database, Discovery, Failover, FailoverMode, Host, Listen, ListenTls, ListenTlsMode,
+    Log, LogFormat, LogLevel, Monitor, Node, NodeRole, NodeTls, Pool, PoolMode, Routing, Secret,
+    Section, Settings, SslMode, User, sections,
 };

@@ -7,6 +7,7 @@ use super::{
     schema::{Key, Options, Overrides, absolute, any, name, options, some, within},
     value::words,
 };
+use crate::routing::{Balance, Consistency, ReadFallback, RouteOverride, RoutingMode};
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -124,56 +125,6 @@ options! {
         max_lifetime: Duration = HOUR, within(secs(1), secs(365 * 86_400)), Live;
         /// Statements that one server connection keeps prepared.
         prepared_statements: usize = 200, within(1, 100_000), Live;
-    }
-}
-
-words! {
-    pub enum Consistency {
-        /// Whatever a replica within the lag limits has.
-        Eventual = "eventual",
-        /// A session sees its own writes and never goes back in time.
-        Session = "session",
-        /// A session also sees every write acknowledged earlier through this proxy.
-        Global = "global",
-    }
-}
-
-words! {
-    pub enum Balance {
-        /// Those within `lag_tolerance` of the least lagged; among them the least busy.
-        LeastLag = "least_lag",
-        LeastConnections = "least_connections",
-        RoundRobin = "round_robin",
-        Random = "random",
-    }
-}
-
-words! {
-    pub enum RoutingMode {
-        /// Reads go to replicas.
-        Split = "split",
-        /// Everything goes to the primary, but what asks for a replica.
-        Primary = "primary",
-        /// Everything goes to the primary; what would have gone to a replica is counted.
-        Shadow = "shadow",
-    }
-}
-
-words! {
-    pub enum ReadFallback {
-        /// The primary takes the reads that no replica may serve.
-        Primary = "primary",
-        /// Such reads fail.
-        Error = "error",
-    }
-}
-
-words! {
-    /// `pgsplit.route`.
-    pub enum RouteOverride {
-        Auto = "auto",
-        Primary = "primary",
-        Replica = "replica",
     }
 }
 

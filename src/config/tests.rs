@@ -5,6 +5,7 @@ use std::{collections::HashMap, time::Duration};
 use proptest::prelude::*;
 
 use super::{draft::load_text, schema::Options, *};
+use crate::routing::{Consistency, RoutingMode};
 
 const REFERENCE: &str = include_str!("../../config/pgsplit.toml");
 

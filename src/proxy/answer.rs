@@ -275,10 +275,12 @@ fn visible(invalid: &own::Invalid) -> Visible {
 fn shown(task: &Task, key: &str) -> Result<String, own::Invalid> {
     let (own, policy) = (&task.session.own, &task.tenant.policy);
     Ok(match key {
-        "route" => own::route_name(own.route.unwrap_or(policy.route)).to_owned(),
-        "consistency" => {
-            own::consistency_name(own.consistency.unwrap_or(policy.consistency)).to_owned()
-        }
+        "route" => own.route.unwrap_or(policy.route).name().to_owned(),
+        "consistency" => own
+            .consistency
+            .unwrap_or(policy.consistency)
+            .name()
+            .to_owned(),
         "max_lag" => {
             format!(
                 "{}ms",

@@ -2,49 +2,83 @@
 
 use std::{sync::Arc, time::Duration};
 
-/// `routing.consistency`, `pgsplit.consistency`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Consistency {
-    /// Any replica within the lag limits.
-    Eventual,
-    /// A session sees what it has written and what it has seen before.
-    Session,
-    /// And what any session of this proxy has written.
-    Global,
+/// Choices, and the word for each in the configuration, in SET and in SHOW.
+macro_rules! choices {
+    ($(
+        $(#[$about:meta])*
+        $name:ident { $( $(#[$doc:meta])* $variant:ident = $word:literal, )* }
+    )*) => { $(
+        $(#[$about])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+        pub enum $name {
+            $( $(#[$doc])* $variant, )*
+        }
+
+        impl $name {
+            /// The words, in order.
+            pub const WORDS: &[&str] = &[$($word),*];
+
+            /// The word for it.
+            #[must_use]
+            pub fn name(self) -> &'static str {
+                match self {
+                    $( Self::$variant => $word, )*
+                }
+            }
+
+            /// What the word means, if it is one of [`Self::WORDS`].
+            #[must_use]
+            pub fn named(word: &str) -> Option<Self> {
+                match word {
+                    $( $word => Some(Self::$variant), )*
+                    _ => None,
+                }
+            }
+        }
+    )* };
 }
 
-/// `routing.balance`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Balance {
-    LeastLag,
-    LeastConnections,
-    RoundRobin,
-    Random,
-}
+choices! {
+    /// `routing.consistency`, `pgsplit.consistency`.
+    Consistency {
+        /// Any replica within the lag limits.
+        Eventual = "eventual",
+        /// A session sees what it has written and what it has seen before.
+        Session = "session",
+        /// And what any session of this proxy has written.
+        Global = "global",
+    }
 
-/// `routing.mode`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RoutingMode {
-    Split,
-    /// Replicas only by opt-in.
-    Primary,
-    /// All to the primary, counting what would have gone to a replica.
-    Shadow,
-}
+    /// `routing.balance`.
+    Balance {
+        /// Those within `lag_tolerance` of the least lagged; among them the least busy.
+        LeastLag = "least_lag",
+        LeastConnections = "least_connections",
+        RoundRobin = "round_robin",
+        Random = "random",
+    }
 
-/// `routing.read_fallback`: what a read does when no replica may serve it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum ReadFallback {
-    Primary,
-    Error,
-}
+    /// `routing.mode`.
+    RoutingMode {
+        Split = "split",
+        /// Replicas only by opt-in.
+        Primary = "primary",
+        /// All to the primary, counting what would have gone to a replica.
+        Shadow = "shadow",
+    }
 
-/// `routing.route`, `pgsplit.route`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum RouteOverride {
-    Auto,
-    Primary,
-    Replica,
+    /// `routing.read_fallback`: what a read does when no replica may serve it.
+    ReadFallback {
+        Primary = "primary",
+        Error = "error",
+    }
+
+    /// `routing.route`, `pgsplit.route`.
+    RouteOverride {
+        Auto = "auto",
+        Primary = "primary",
+        Replica = "replica",
+    }
 }
 
 /// `[routing]`, with a database's and a user's overrides applied.

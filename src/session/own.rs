@@ -44,23 +44,19 @@ impl Own {
         };
         match key {
             "route" => {
-                self.route = match value.map(str::to_ascii_lowercase).as_deref() {
-                    None => None,
-                    Some("auto") => Some(RouteOverride::Auto),
-                    Some("primary") => Some(RouteOverride::Primary),
-                    Some("replica") => Some(RouteOverride::Replica),
-                    Some(_) => return Err(invalid("route", "auto, primary or replica")),
+                let named = |word: &str| RouteOverride::named(&word.to_ascii_lowercase());
+                self.route = match value.map(named) {
+                    Some(None) => return Err(invalid("route", "auto, primary or replica")),
+                    route => route.flatten(),
                 }
             }
             "consistency" => {
-                self.consistency = match value.map(str::to_ascii_lowercase).as_deref() {
-                    None => None,
-                    Some("eventual") => Some(Consistency::Eventual),
-                    Some("session") => Some(Consistency::Session),
-                    Some("global") => Some(Consistency::Global),
-                    Some(_) => {
+                let named = |word: &str| Consistency::named(&word.to_ascii_lowercase());
+                self.consistency = match value.map(named) {
+                    Some(None) => {
                         return Err(invalid("consistency", "eventual, session or global"));
                     }
+                    consistency => consistency.flatten(),
                 }
             }
             "max_lag" => {
@@ -86,26 +82,6 @@ impl Own {
             other => return Err(Invalid::Key(other.to_owned())),
         }
         Ok(())
-    }
-}
-
-/// A route's fixed name.
-#[must_use]
-pub fn route_name(route: RouteOverride) -> &'static str {
-    match route {
-        RouteOverride::Auto => "auto",
-        RouteOverride::Primary => "primary",
-        RouteOverride::Replica => "replica",
-    }
-}
-
-/// A consistency's fixed name.
-#[must_use]
-pub fn consistency_name(consistency: Consistency) -> &'static str {
-    match consistency {
-        Consistency::Eventual => "eventual",
-        Consistency::Session => "session",
-        Consistency::Global => "global",
     }
 }
 
