@@ -121,15 +121,15 @@ enum Copying {
     Ready,
     /// It is passed on.
     Fed,
-    /// A message of this type was passed on among it. If the copy had failed by then the server
-    /// carries that message out, else it words the error.
-    Murky(u8),
 }
 
 /// Whether what the client has sent ends the connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Ending {
     No,
+    /// It has sent a message of this type within a copy. If that had failed by then the server
+    /// carries the message out, else it words the error, or ignores a Sync.
+    Suspected(u8),
     /// It has sent a message of this type within a copy that failed: what the server makes of that
     /// can't be told.
     Violation(u8),
@@ -330,7 +330,7 @@ impl Exchange {
             });
         }
         match self.ending {
-            Ending::No | Ending::Told => {}
+            Ending::No | Ending::Suspected(_) | Ending::Told => {}
             Ending::Announced => return None,
             Ending::Violation(tag) => {
                 self.stage(scratch);
@@ -543,6 +543,9 @@ impl Exchange {
                 }
                 Meaning::Result => commits = !hidden,
                 Meaning::Completed => {
+                    if let Ending::Suspected(_) = self.ending {
+                        self.ending = Ending::No;
+                    }
                     if !step.hidden {
                         let command = if header.tag == tag::COMMAND_COMPLETE {
                             backend::command_tag(body).unwrap_or_default()
@@ -566,7 +569,7 @@ impl Exchange {
                     unnamed,
                     prepares,
                 } => {
-                    let copying = std::mem::replace(&mut self.copying, Copying::No);
+                    self.copying = Copying::No;
                     let prepares = prepares && scratch.replies.hidden_next();
                     if !prepares {
                         scratch.expected.failed();
@@ -585,7 +588,7 @@ impl Exchange {
                             String::from_utf8_lossy(error.message).into_owned(),
                         )
                     };
-                    if let Copying::Murky(tag) = copying {
+                    if let Ending::Suspected(tag) = self.ending {
                         // When the message itself was the error the server says more.
                         let announced = error.sqlstate == SqlState::PROTOCOL_VIOLATION;
                         self.ending = if announced {
@@ -818,7 +821,7 @@ impl Exchange {
                     }
                 }
                 front::TERMINATE => return Err(Outcome::ClientLost),
-                tag => self.copying = Copying::Murky(tag),
+                tag => self.ending = Ending::Suspected(tag),
             }
             at += header.len;
             if self.copying == Copying::No {

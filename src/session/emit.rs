@@ -408,6 +408,10 @@ fn rewrite(
                 sink.backend.unnamed = session.unnamed.now().stamp(session.number);
                 raw(tag, frame, sink);
             } else if let Some(Named::Protocol(statement)) = texts.resolved.resolve() {
+                if texts.session.transaction.status() == backend::Status::Failed {
+                    // The server is to word the error.
+                    sink.backend.prepared.doubt_shared(statement.id());
+                }
                 if sink.parse(&statement) {
                     sink.replies.sent_journaled(Owed::ParseShared);
                 } else {

@@ -120,9 +120,9 @@ impl Session {
         self.names.as_deref()?.get(name)
     }
 
-    /// All names of prepared statements.
+    /// All names of prepared statements that the server has acknowledged.
     pub fn all_names(&self) -> impl Iterator<Item = (&[u8], &Named)> {
-        self.names.iter().flat_map(|names| names.iter())
+        self.names.iter().flat_map(|names| names.settled())
     }
 
     /// The same, if there ever were any.

@@ -223,6 +223,13 @@ impl Names {
         Some([before, name, after].concat())
     }
 
+    /// All but those that the server hasn't acknowledged.
+    pub fn settled(&self) -> impl Iterator<Item = (&[u8], &Named)> {
+        let pending = self.journal.get(self.confirmed..).unwrap_or_default();
+        self.iter()
+            .filter(|(name, _)| !pending.iter().any(|(changed, _)| **changed == **name))
+    }
+
     /// All of them.
     pub fn iter(&self) -> impl Iterator<Item = (&[u8], &Named)> {
         self.names.iter().map(|(name, named)| (&**name, named))
@@ -262,9 +269,18 @@ impl Names {
         }
     }
 
-    /// DEALLOCATE ALL or DISCARD ALL.
+    /// DEALLOCATE ALL or DISCARD ALL. What is prepared behind it stays.
     pub fn clear(&mut self) {
-        self.names.clear();
+        let pending = self.journal.get_mut(self.confirmed..).unwrap_or_default();
+        self.names
+            .retain(|name, _| pending.iter().any(|(changed, _)| changed == name));
+        for at in 0..pending.len() {
+            if let (earlier, [(name, before), ..]) = pending.split_at_mut(at)
+                && !earlier.iter().any(|(changed, _)| changed == name)
+            {
+                *before = None;
+            }
+        }
     }
 
     /// DEALLOCATE of one name; whether it was known.
@@ -387,6 +403,13 @@ impl OnServer {
         evicted
     }
 
+    /// The statement is to be parsed again.
+    pub fn doubt_shared(&mut self, id: u64) {
+        if self.used.remove(&id).is_some() {
+            self.unsure.insert(id);
+        }
+    }
+
     /// `name` may be there.
     pub fn doubt(&mut self, name: &[u8]) {
         self.named.insert(name.into(), None);
@@ -458,13 +481,16 @@ impl OnServer {
         self.named.values_mut().for_each(|named| *named = None);
     }
 
-    /// The server has dropped all.
+    /// The server has dropped all; what it hasn't acknowledged may have been made behind that.
     pub fn clear(&mut self) {
         self.used.clear();
-        self.recent.clear();
         self.unsure.clear();
+        self.unsure
+            .extend(self.recent.iter().map(|recent| recent.id));
         self.named.clear();
-        self.recently_named.clear();
+        for name in &self.recently_named {
+            self.named.insert(name.clone(), None);
+        }
     }
 }
 
@@ -509,6 +535,28 @@ mod tests {
         names.undo();
         assert_eq!(names.get(b"a").unwrap().text(), b"select 1");
         assert!(names.get(b"b").is_none());
+    }
+
+    #[test]
+    fn what_is_prepared_behind_a_discard_stays() {
+        let statements = Statements::default();
+        let mut names = Names::default();
+        names.prepare(b"a", statements.intern(b"select 1", b"\0\0"));
+        names.confirm();
+        names.close(b"a");
+        names.prepare(b"a", statements.intern(b"select 2", b"\0\0"));
+        names.clear();
+        assert_eq!(names.get(b"a").unwrap().text(), b"select 2");
+        names.undo();
+        assert!(names.get(b"a").is_none());
+
+        let mut on = OnServer::default();
+        let _nothing = on.insert(1, 9);
+        on.parsed();
+        let _nothing = on.insert(2, 9);
+        on.clear();
+        assert!(!on.touch(1) && !on.touch(2));
+        assert!(on.insert(2, 9).unsure);
     }
 
     #[test]

@@ -357,7 +357,9 @@ impl Task {
             self.stance.movable = true;
         }
         self.stance.movable &= class.traits.has(Traits::PURE_READ)
-            && (!class.traits.has(Traits::EFFECTS) || self.only_sets_transaction(request, scratch))
+            && (!class.traits.has(Traits::EFFECTS)
+                || matches!(class.kind, Kind::Begin(_))
+                || self.only_sets_transaction(request, scratch))
             && !request.oversize
             && request.end != End::Open;
         let skipping = scratch.replies.skipping();
@@ -386,7 +388,9 @@ impl Task {
             .unwrap_or_default();
         let mentions = mentions(class.traits, &self.session);
         if request.end == End::Ready {
-            if class.traits.any(Traits::EFFECTS.with(RESTING))
+            // Behind an error the server passes over it, up to a Sync: nothing may be sent for it.
+            if !skipping
+                && class.traits.any(Traits::EFFECTS.with(RESTING))
                 && let Some(text) = request.query.clone().and_then(|range| bytes.get(range))
             {
                 emit::names(text, mentions, &self.session, &mut sink);

@@ -107,6 +107,60 @@ pub(super) fn mended() -> Vec<(&'static str, Vec<Message>)> {
             ],
         ),
         (
+            "DISCARD ALL forgot what is prepared behind it in the same request",
+            vec![
+                parse("d", "discard all"),
+                bind("", "d", &[]),
+                execute(""),
+                parse("s", "select 1"),
+                Sync,
+                bind("", "s", &[]),
+                execute(""),
+                Sync,
+            ],
+        ),
+        (
+            "a Parse in a failed transaction was acknowledged when the statement was there",
+            vec![
+                parse("s", "select 1"),
+                Sync,
+                query("begin; select 1 / 0"),
+                parse("r", "select 1"),
+                Sync,
+                bind("", "r", &[]),
+                Sync,
+            ],
+        ),
+        (
+            "a Query behind an error was carried out when it mentioned prepared statements",
+            vec![
+                parse("s", "select 1"),
+                parse("s", "select 2"),
+                query("select name from pg_prepared_statements where from_sql"),
+                Sync,
+            ],
+        ),
+        (
+            "names of a request's end were brought at its beginning",
+            vec![
+                parse("", "select name from pg_prepared_statements where from_sql"),
+                parse("s", "selec"),
+                Sync,
+            ],
+        ),
+        (
+            "a Sync within a copy that failed went unanswered",
+            vec![
+                parse("", "copy t from stdin"),
+                bind("", "", &[]),
+                execute(""),
+                copy_data("x\ty\n"),
+                CopyDone,
+                Sync,
+                query("select 1"),
+            ],
+        ),
+        (
             "a statement that is there was parsed again in a failed transaction",
             vec![
                 query("begin"),
