@@ -126,7 +126,9 @@ impl Settings {
     #[must_use]
     pub fn from_observed(observed: impl IntoIterator<Item = (Box<str>, Box<str>)>) -> Self {
         let mut settings = Self::default();
-        for (name, value) in observed {
+        for (mut name, value) in observed {
+            // pg_settings has DateStyle and the like: one setting has one name here.
+            name.make_ascii_lowercase();
             if !OF_TRANSACTION.contains(&&*name) {
                 settings.insert(name, Value::Text(value));
             }
@@ -451,6 +453,20 @@ mod tests {
         assert_eq!(tracker.current().get("b"), None);
         tracker.ended(false);
         assert_eq!(tracker.current().get("a"), None);
+    }
+
+    #[test]
+    fn what_a_look_finds_and_what_a_text_sets_is_the_same_setting() {
+        let found = Settings::from_observed([("DateStyle".into(), "ISO, MDY".into())]);
+        let set = found.with(&Settings::default(), "datestyle", &sql("german"));
+        assert_eq!(
+            found.statements_to(&set).unwrap(),
+            "SET \"datestyle\" TO german;"
+        );
+        assert_eq!(
+            set.statements_to(&Settings::default()).unwrap(),
+            "RESET \"datestyle\";"
+        );
     }
 
     #[test]

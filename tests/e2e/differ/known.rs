@@ -259,6 +259,18 @@ const SESSIONS: &[&[&str]] = &[
         "show work_mem",
     ],
     &[
+        "do $$ begin perform set_config('DateStyle', 'German', false); end $$",
+        "set datestyle = 'SQL, MDY'",
+        "select date '2026-01-02'",
+        "select date '2026-01-02' + 1",
+        "select date '2026-01-02' + 2",
+        "do $$ begin null; end $$",
+        "set datestyle = 'ISO'",
+        "select date '2026-01-02' + 3",
+        "reset datestyle",
+        "select date '2026-01-02' + 4",
+    ],
+    &[
         "set role reader",
         "select current_user, session_user",
         "select a from t order by a",
