@@ -150,6 +150,8 @@ impl Expected {
 
 /// Notes what settings the texts of extended messages may change out of sight.
 pub fn see_extended(frames: &[u8], session: &mut Session, resolved: &mut Resolved) {
+    // As the request found it, until it parses another.
+    let mut unnamed = resolved.unnamed(session).text().map(<[u8]>::to_vec);
     let mut at = 0;
     while let Ok(Some(header)) = Header::parse(frames.get(at..).unwrap_or_default()) {
         let Some(body) = frames.get(at + HEADER..at + header.len) else {
@@ -160,18 +162,20 @@ pub fn see_extended(frames: &[u8], session: &mut Session, resolved: &mut Resolve
             tag::PARSE => {
                 let Ok(parse) = Parse::read(body) else { break };
                 session.untold.see_statements(parse.text, session.lexing);
-                if !parse.name.is_empty() {
+                if parse.name.is_empty() {
+                    unnamed = None;
+                } else {
                     let _named = resolved.resolve();
                 }
             }
             tag::BIND => {
                 let Ok(bind) = Bind::read(body) else { break };
-                if !bind.statement.is_empty() {
-                    if let Some(named) = resolved.resolve() {
-                        session.untold.see_statements(named.text(), session.lexing);
+                if bind.statement.is_empty() {
+                    if let Some(text) = &unnamed {
+                        session.untold.see_statements(text, session.lexing);
                     }
-                } else if let Some(text) = resolved.unnamed(session).text().map(<[u8]>::to_vec) {
-                    session.untold.see_statements(&text, session.lexing);
+                } else if let Some(named) = resolved.resolve() {
+                    session.untold.see_statements(named.text(), session.lexing);
                 }
             }
             tag::DESCRIBE | tag::CLOSE
