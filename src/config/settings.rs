@@ -104,11 +104,23 @@ words! {
     }
 }
 
+words! {
+    pub enum PinPolicy {
+        /// A session that leaves state in a server connection keeps it.
+        Auto = "auto",
+        /// It is ended with an error that names the state.
+        Error = "error",
+    }
+}
+
 options! {
     /// Server connections of one database, user and node.
     pub struct Pool: Eq, Hash in "pool" {
         /// "transaction", "session" or "statement": how long a client keeps a server connection.
         mode: PoolMode = PoolMode::Transaction, any, Live;
+        /// "auto" or "error": a session that leaves state in a server connection (temporary tables,
+        /// session locks, LISTEN, …) keeps it, or is ended.
+        pin: PinPolicy = PinPolicy::Auto, any, Live;
         /// Server connections at most.
         max_size: usize = 20, within(1, 10_000), Live;
         /// Server connections kept open without work.

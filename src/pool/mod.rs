@@ -525,6 +525,16 @@ impl Pool {
         }
     }
 
+    /// Makes a connection that was opened apart end with this pool's, though it is never lent.
+    #[must_use]
+    pub fn attach(&self, connected: Connected) -> Server {
+        let backend = Backend::fresh(Arc::clone(&self.shared.fresh));
+        let number = NUMBERS.fetch_add(1, Ordering::Relaxed);
+        let server = Server::new(connected, self.node(), &self.shared.user, number, backend);
+        self.shared.register(&server.link);
+        server
+    }
+
     /// How many connections there are.
     #[must_use]
     pub fn status(&self) -> Status {

@@ -120,13 +120,17 @@ pub fn bare(out: &mut Vec<u8>, tag: u8) {
 
 /// RowDescription of one column of text, and its one row.
 pub fn text_row(out: &mut Vec<u8>, column: &str, value: &str) {
-    const TEXT: u32 = 25;
+    row(out, column, (25, -1), value);
+}
+
+/// The same of any type, given by its oid and its length.
+pub fn row(out: &mut Vec<u8>, column: &str, (oid, length): (u32, i16), value: &str) {
     frame(out, back::ROW_DESCRIPTION, |out| {
         out.extend_from_slice(&1u16.to_be_bytes());
         string(out, column.as_bytes());
         out.extend_from_slice(&[0; 6]);
-        out.extend_from_slice(&TEXT.to_be_bytes());
-        out.extend_from_slice(&(-1i16).to_be_bytes());
+        out.extend_from_slice(&oid.to_be_bytes());
+        out.extend_from_slice(&length.to_be_bytes());
         out.extend_from_slice(&(-1i32).to_be_bytes());
         out.extend_from_slice(&[0; 2]);
     });

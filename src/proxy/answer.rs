@@ -15,7 +15,7 @@ use crate::{
         Transaction, own,
         request::{End, Request, Resolved, Work},
     },
-    sql::{self, Begin, Effect, Kind, Traits},
+    sql::{self, Begin, Effect, Kind, Reset, Traits},
 };
 
 /// Answers the request if no server is needed for it; whether it did.
@@ -39,6 +39,12 @@ pub(super) fn answered(task: &mut Task, request: &Request, scratch: &mut Scratch
         }
         None if request.end == End::Sync && request.class.kind == Kind::Own => {
             own_extended(task, request, scratch)
+        }
+        None if request.end == End::Sync
+            && request.class.kind == Kind::Single
+            && request.class.traits.has(Traits::RESETS) =>
+        {
+            reset_extended(task, request, scratch)
         }
         None => false,
     };
@@ -89,6 +95,20 @@ fn simple(task: &mut Task, request: &Request, text: &[u8], out: &mut Vec<u8>) ->
             Some(effect) => own_statement(task, &effect, out),
             None => return false,
         },
+        _ if request.class.traits.has(Traits::RESETS) => {
+            let Some(resets) = sql::resets(text, task.session.lexing) else {
+                return false;
+            };
+            if !put_back(task, &resets) {
+                return false;
+            }
+            for reset in resets {
+                if reset == Reset::UnlockAll {
+                    nothing_unlocked(out);
+                }
+                write::command_complete(out, reset.command());
+            }
+        }
         _ if request.class.traits.has(Traits::SQL_PREPARED)
             && task.session.transaction.status() != Status::Failed =>
         {
@@ -108,6 +128,92 @@ fn simple(task: &mut Task, request: &Request, text: &[u8], out: &mut Vec<u8>) ->
     // A simple Query drops the unnamed statement.
     task.session.unnamed.drop_now();
     write::ready_for_query(out, task.session.transaction.status());
+    true
+}
+
+/// Carries out what puts a session back to how it began, if no server has anything of it; whether
+/// it did.
+fn put_back(task: &mut Task, resets: &[Reset]) -> bool {
+    let untouched = task.session.transaction == Transaction::Idle
+        && task.held.is_none()
+        && task.replica.is_none()
+        && task.session.pins.is_empty()
+        && !task.session.suspect
+        && task.session.settings.current() == task.session.settings.base();
+    if !untouched {
+        return false;
+    }
+    for reset in resets {
+        match reset {
+            Reset::DiscardAll | Reset::DeallocateAll => {
+                if let Some(names) = task.session.known_names() {
+                    names.clear();
+                }
+                if *reset == Reset::DiscardAll {
+                    task.session.wrote_on = None;
+                }
+            }
+            Reset::DiscardSequences => task.session.wrote_on = None,
+            Reset::DiscardPlans
+            | Reset::DiscardTemp
+            | Reset::Reset
+            | Reset::Set
+            | Reset::CloseAll
+            | Reset::Unlisten
+            | Reset::UnlockAll => {}
+        }
+    }
+    true
+}
+
+/// The row of `SELECT pg_advisory_unlock_all()`.
+fn nothing_unlocked(out: &mut Vec<u8>) {
+    write::row(out, "pg_advisory_unlock_all", VOID, "");
+}
+
+/// The type's oid and length.
+const VOID: (u32, i16) = (2278, 4);
+
+/// There is an Execute among the frames.
+fn executes(frames: &[u8]) -> bool {
+    let mut at = 0;
+    while let Ok(Some(header)) = Header::parse(frames.get(at..).unwrap_or_default()) {
+        if header.tag == front::EXECUTE {
+            return true;
+        }
+        at += header.len;
+    }
+    false
+}
+
+fn reset_extended(task: &mut Task, request: &Request, scratch: &mut Scratch) -> bool {
+    let frames = scratch
+        .client_in
+        .filled()
+        .get(..request.len)
+        .unwrap_or_default();
+    let text = its_text(frames, task, &mut scratch.resolved).filter(|_| executes(frames));
+    let Some(text) = text else {
+        return false;
+    };
+    // What has rows is left to the server, as is what is only prepared.
+    let reset = match sql::resets(&text, task.session.lexing).as_deref() {
+        Some([Reset::UnlockAll]) | None => return false,
+        Some([reset]) => *reset,
+        Some(_) => return false,
+    };
+    if !put_back(task, &[reset]) {
+        return false;
+    }
+    acknowledge(
+        request,
+        scratch,
+        |out| write::command_complete(out, reset.command()),
+        None,
+    );
+    task.session.settle();
+    let status = task.session.transaction.status();
+    write::ready_for_query(&mut scratch.to_client.bytes, status);
     true
 }
 

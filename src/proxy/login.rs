@@ -17,6 +17,7 @@ use super::{
     is_ascii_safe,
     lend::{Lend, Refused, either},
     observe::{self, Problem},
+    replication,
     tenant::Tenant,
 };
 use crate::{
@@ -114,6 +115,10 @@ impl Door {
             self.open_console(login, identity).await;
             return None;
         }
+        if login.replication.is_some() {
+            self.replicate(login, identity, deadline).await;
+            return None;
+        }
         match timeout_at(deadline, self.begin(&login, &identity)).await {
             Ok(Ok(begun)) => {
                 let (entry, session, greeting) = begun;
@@ -174,14 +179,6 @@ impl Door {
         identity: &Identity,
     ) -> Result<(Arc<Client>, Session, Vec<u8>), Visible> {
         let proxy = &self.proxy;
-        if login.replication.is_some() {
-            return Err(Visible::fatal(
-                Fault::Client,
-                SqlState::FEATURE_NOT_SUPPORTED,
-                "replication connections are not passed through",
-            )
-            .hint("connect to the node itself"));
-        }
         let tenant = proxy
             .tenant(&login.database, &login.user, identity.client_key)
             .ok_or_else(|| handshake::unknown_database(&login.database))?;
@@ -211,19 +208,7 @@ impl Door {
             .iter()
             .find(|(name, _)| &**name == "application_name")
             .map_or("", |(_, value)| value);
-        let entry = loop {
-            let key = cancel_key(login.minor)?;
-            let entry = Arc::new(Client::new(
-                key,
-                Arc::clone(&tenant),
-                login.stream.peer(),
-                login.stream.is_tls(),
-                application_name,
-            ));
-            if proxy.clients.enter(&entry) {
-                break entry;
-            }
-        };
+        let entry = self.entry(login, &tenant, application_name)?;
         let mut session = Session::new(number, settings, lexing);
         session.own = own;
         session.seen = seen;
@@ -235,6 +220,75 @@ impl Door {
         entry.write_key(&mut out);
         write::ready_for_query(&mut out, Status::Idle);
         Ok((entry, session, out))
+    }
+
+    /// The client's entry in the list of clients.
+    fn entry(
+        &self,
+        login: &Login,
+        tenant: &Arc<Tenant>,
+        application_name: &str,
+    ) -> Result<Arc<Client>, Visible> {
+        loop {
+            let key = cancel_key(login.minor)?;
+            let entry = Arc::new(Client::new(
+                key,
+                Arc::clone(tenant),
+                login.stream.peer(),
+                login.stream.is_tls(),
+                application_name,
+            ));
+            if self.proxy.clients.enter(&entry) {
+                return Ok(entry);
+            }
+        }
+    }
+
+    /// Serves a client that asks for replication, to its end.
+    async fn replicate(&self, login: Login, identity: Identity, deadline: Instant) {
+        let proxy = &self.proxy;
+        let begun = async {
+            // Physical replication is of no database; what its clients name is anything.
+            let physical = login.replication.as_deref() != Some("database");
+            let config = proxy.settings();
+            let first = config.databases.first().map(|database| &*database.name);
+            let names = [Some(&*login.database), first.filter(|_| physical)];
+            let tenant = names
+                .into_iter()
+                .flatten()
+                .find_map(|name| proxy.tenant(name, &login.user, identity.client_key))
+                .ok_or_else(|| handshake::unknown_database(&login.database))?;
+            let application_name = login
+                .parameters
+                .iter()
+                .find(|(name, _)| &**name == "application_name")
+                .map_or("", |(_, value)| value);
+            let server = replication::connect(proxy, &tenant, &login, deadline).await?;
+            let entry = self.entry(&login, &tenant, application_name)?;
+            Ok((server, entry))
+        };
+        let (server, entry) = match begun.await {
+            Ok(begun) => begun,
+            Err(error) => {
+                proxy.metrics(self.worker).login(LoginResult::Refused);
+                tracing::info!(user = %login.user, %error, "replication client not let in");
+                return turn_away(login, &error).await;
+            }
+        };
+        proxy.metrics(self.worker).login(LoginResult::Ok);
+        let _counted = proxy.worker_metrics.get(self.worker).map(|m| m.client());
+        let sent = login.inbox.into_unread();
+        let client = (login.stream, identity.unsent, sent);
+        Box::pin(replication::relay(
+            proxy,
+            self.worker,
+            &entry,
+            server,
+            client,
+            deadline,
+        ))
+        .await;
+        proxy.clients.leave(entry.id);
     }
 
     /// Asks a server what a session with these settings is told at its start.

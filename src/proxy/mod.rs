@@ -20,6 +20,7 @@ mod inspect;
 mod lend;
 mod login;
 mod observe;
+mod replication;
 mod scratch;
 #[cfg(test)]
 mod scripted;

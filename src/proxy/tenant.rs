@@ -12,11 +12,11 @@ use tokio::time::Instant;
 
 use crate::{
     cluster::{MAX_NODES, NodeId},
-    config::settings::{self, PoolMode, Settings as Config, User},
+    config::settings::{self, PinPolicy, PoolMode, Settings as Config, User},
     metrics::{DatabaseStats, DatabaseTotals},
     monitor::{CatalogueSlot, Monitor},
     pool::{
-        Connect, Pool,
+        Connect, Pool, Server,
         connect::{ConnectError, ConnectTarget, Connected, Credentials, connect},
     },
     protocol::startup::Setting,
@@ -45,6 +45,7 @@ pub(super) struct Tenant {
     pub(super) database: Arc<Database>,
     pub(super) user: Box<str>,
     pub(super) mode: PoolMode,
+    pub(super) pin: PinPolicy,
     pub(super) policy: Policy,
     pub(super) prepared_limit: usize,
     /// By [`NodeId::index`]; made when first needed, and handed on to the next node in that place.
@@ -164,18 +165,27 @@ impl Connect for Arc<Door> {
         node: NodeId,
         deadline: Instant,
     ) -> Pin<Box<dyn Future<Output = Result<Connected, ConnectError>> + Send + '_>> {
-        Box::pin(async move {
-            let node = self.monitor.watched(node).filter(|n| !n.is_leaving());
-            let node = node.ok_or(ConnectError::Gone)?;
-            let target = ConnectTarget {
-                dialer: node.dialer(),
-                database: &self.dbname,
-                user: &self.user,
-                credentials: &self.credentials,
-                parameters: &[],
-            };
-            connect(&target, deadline).await
-        })
+        Box::pin(self.connect_with(node, &[], deadline))
+    }
+}
+
+impl Door {
+    async fn connect_with(
+        &self,
+        node: NodeId,
+        parameters: &[Setting],
+        deadline: Instant,
+    ) -> Result<Connected, ConnectError> {
+        let node = self.monitor.watched(node).filter(|n| !n.is_leaving());
+        let node = node.ok_or(ConnectError::Gone)?;
+        let target = ConnectTarget {
+            dialer: node.dialer(),
+            database: &self.dbname,
+            user: &self.user,
+            credentials: &self.credentials,
+            parameters,
+        };
+        connect(&target, deadline).await
     }
 }
 
@@ -201,6 +211,7 @@ impl Tenant {
             database,
             user: user.name.as_str().into(),
             mode: limits.mode,
+            pin: limits.pin,
             prepared_limit: limits.prepared_statements,
             pools: (0..MAX_NODES).map(|_place| OnceLock::new()).collect(),
             door: Arc::new(door),
@@ -243,6 +254,20 @@ impl Tenant {
         self.pools
             .iter()
             .filter_map(|pool| pool.get().map(Box::as_ref))
+    }
+
+    /// A connection to `node` that no pool lends, with parameters of its own, and what it said
+    /// behind its login.
+    pub(super) async fn connect_alone(
+        &self,
+        node: NodeId,
+        parameters: &[Setting],
+        deadline: Instant,
+    ) -> Result<(Server, Vec<u8>), ConnectError> {
+        let pool = self.pool(node).ok_or(ConnectError::Gone)?;
+        let mut connected = self.door.connect_with(node, parameters, deadline).await?;
+        let unread = std::mem::take(&mut connected.unread);
+        Ok((pool.attach(connected), unread))
     }
 
     /// What a session with these settings is told at its start, if it is known.

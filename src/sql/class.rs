@@ -185,6 +185,8 @@ impl Traits {
     pub const SEQUENCES: Self = Self(1 << 9);
     /// May change settings with a prefix whose names can't be told.
     pub const SETS_UNTOLD: Self = Self(1 << 10);
+    /// Nothing but what puts a session back to how it began: see [`super::resets`].
+    pub const RESETS: Self = Self(1 << 11);
 
     /// No property.
     pub const NONE: Self = Self(0);

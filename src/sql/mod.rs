@@ -14,6 +14,7 @@ mod explain;
 mod fingerprint;
 mod hint;
 pub mod lexer;
+mod reset;
 mod utility;
 
 pub use cache::{CacheLimits, CacheStats, ClassCache, LONGEST_TEXT, Unknown};
@@ -25,4 +26,5 @@ pub use effects::{Bound, MOST_NAMES, Untold, effects, effects_bound};
 pub use explain::{Explanation, explain};
 pub use fingerprint::Fingerprint;
 pub use hint::hint;
+pub use reset::{Reset, resets};
 pub use utility::utility;

@@ -24,6 +24,7 @@ mod cancel;
 mod consistency;
 mod copy;
 mod hostile;
+mod leaks;
 mod login;
 mod pipeline;
 mod pool;
@@ -38,6 +39,7 @@ mod failover;
 mod nodes;
 mod promote;
 mod replicas;
+mod replication;
 mod switchover;
 
 mod commands;

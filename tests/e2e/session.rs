@@ -4,7 +4,9 @@ use tokio::sync::mpsc;
 use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
 
 use crate::support::{
-    Frame, Proxy, Raw, cluster, eventually, message::query, run, sqlstate, tags, unique,
+    Frame, Proxy, Raw, cluster, eventually,
+    message::{extended, query},
+    run, sqlstate, tags, unique,
 };
 
 /// The first column of the first row of the last statement that gave one.
@@ -621,6 +623,74 @@ fn npgsqls_reset_is_the_reset_it_is() {
             let frames = raw.until_ready(1).await;
             assert!(frames[1].body.ends_with(b"4MB"));
         }
+    });
+}
+
+#[test]
+fn resets_of_a_session_that_left_nothing_need_no_server() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "").await;
+        let resets = [
+            "SET SESSION AUTHORIZATION DEFAULT; RESET ALL; CLOSE ALL; UNLISTEN *; \
+             SELECT pg_advisory_unlock_all(); DISCARD SEQUENCES; DISCARD TEMP;",
+            "SELECT pg_advisory_unlock_all();\nCLOSE ALL;\nUNLISTEN *;\nRESET ALL;",
+            "RESET ALL",
+            "SET SESSION AUTHORIZATION DEFAULT",
+            "DISCARD ALL",
+            "DISCARD PLANS",
+            "DEALLOCATE ALL",
+            "reset role; set role none; reset session authorization",
+        ];
+        let mut answers = Vec::new();
+        for port in [proxy.port, cluster().nodes()[0].port] {
+            let mut raw = Raw::connect(port).await;
+            let sent = || {
+                let by = |route| proxy.metric("pgsplit_queries_total", &[route]);
+                by("route=\"primary\"") + by("route=\"replica\"")
+            };
+            let before = sent();
+            let mut answer = Vec::new();
+            for sql in resets {
+                answer.push(raw.query(sql).await);
+                if !sql.contains(';') {
+                    raw.send(&extended(sql, &[])).await;
+                    answer.push(raw.until_ready(1).await);
+                }
+            }
+            assert_eq!(sent(), before);
+            // What is there to be reset is.
+            raw.query("set work_mem = '1MB'; set app.x = 'y'").await;
+            answer.push(raw.query("reset all").await);
+            answer.push(raw.query("show work_mem").await);
+            answer.push(raw.query("begin; discard all").await);
+            answer.push(raw.query("rollback").await);
+            answers.push(answer);
+        }
+        assert_eq!(answers[0], answers[1]);
+    });
+}
+
+#[test]
+fn pins_are_refused_where_they_are_forbidden() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\npin = \"error\"").await;
+        let client = proxy.connect("app", "app").await;
+        client
+            .batch_execute("begin; create temp table t (a int) on commit drop; commit")
+            .await
+            .unwrap();
+        client
+            .batch_execute("select pg_advisory_lock(1), pg_advisory_unlock(1)")
+            .await
+            .unwrap();
+        let _answered = client.batch_execute("create temp table t (a int)").await;
+        eventually("the session is ended", async || client.is_closed()).await;
+        let next = proxy.connect("app", "app").await;
+        let gone = next
+            .simple_query("/* pgsplit: primary */ select * from t")
+            .await;
+        assert_eq!(sqlstate(&gone.unwrap_err()), "42P01");
+        assert!(proxy.metric("pgsplit_pins_total", &["reason=\"temporary_table\""]) > 0.0);
     });
 }
 

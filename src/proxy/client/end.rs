@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     cluster::NodeId,
-    config::settings::PoolMode,
+    config::settings::{PinPolicy, PoolMode},
     error::{Fault, Visible},
     metrics::RetryReason,
     pool::Lease,
@@ -89,6 +89,23 @@ impl Task {
         }
         if self.session.pins != self.entry.pins() {
             self.pins_changed();
+            let forbidden = self.tenant.pin == PinPolicy::Error
+                && self.tenant.mode != PoolMode::Session
+                && status == Some(Status::Idle);
+            if forbidden && !self.session.pins.is_empty() {
+                drop(lease);
+                let reasons: Vec<&str> = self.session.pins.iter().map(Pin::name).collect();
+                let error = Visible::fatal(
+                    Fault::Client,
+                    SqlState::FEATURE_NOT_SUPPORTED,
+                    format!(
+                        "this session needs a server connection of its own ({})",
+                        reasons.join(", ")
+                    ),
+                )
+                .hint("pool.pin = \"error\" forbids it");
+                return Err(self.farewell(&error, scratch).await);
+            }
         }
         let keep = status != Some(Status::Idle)
             || self.tenant.mode == PoolMode::Session

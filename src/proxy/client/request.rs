@@ -308,7 +308,8 @@ impl Task {
         if traits.has(Traits::SEQUENCES) {
             self.tenant.database.keeps_sequences();
             let writer = lease.backend.writer;
-            if writer.is_some_and(|writer| writer != self.session.number)
+            let own = self.session.wrote_on == Some(lease.link.number());
+            if writer.is_some_and(|writer| writer != self.session.number || !own)
                 && self.session.transaction.status() != Status::Failed
                 && !self.session.unsynced
             {

@@ -28,7 +28,7 @@ pub(crate) use token::Tokens;
 
 use super::{
     Access, Class, Hint, Isolation, Kind, Lexing, Traits, Why, catalogue::Catalogue,
-    lexer::statements,
+    lexer::statements, reset::reset,
 };
 
 /// The class of `text`, as a session with this `lexing` would have it read, in a database with
@@ -55,7 +55,13 @@ fn all(
 ) -> Class {
     let mut classes = ranges.iter().map(|range| {
         let statement = text.get(range.clone()).unwrap_or_default();
-        read(statement, lexing, catalogue, Detail::Class).class
+        let class = read(statement, lexing, catalogue, Detail::Class).class;
+        if reset(statement, lexing).is_some() {
+            let traits = class.traits.with(Traits::RESETS);
+            Class { traits, ..class }
+        } else {
+            class
+        }
     });
     let Some(first) = classes.next() else {
         return EMPTY;
@@ -70,17 +76,15 @@ pub(super) fn both(a: Class, b: Class) -> Class {
         (Access::Read, _) | (_, Access::Read) => Access::Read,
         (Access::Anywhere, Access::Anywhere) => Access::Anywhere,
     };
-    let pure = a.traits.has(Traits::PURE_READ) && b.traits.has(Traits::PURE_READ);
-    let traits = a.traits.with(b.traits);
+    // These hold for the whole only if they hold for each.
+    let lacking = [Traits::PURE_READ, Traits::RESETS]
+        .into_iter()
+        .filter(|&of_all| !(a.traits.has(of_all) && b.traits.has(of_all)));
     Class {
         kind: Kind::Several,
         access,
         hint: a.hint,
-        traits: if pure {
-            traits
-        } else {
-            traits.without(Traits::PURE_READ)
-        },
+        traits: lacking.fold(a.traits.with(b.traits), Traits::without),
     }
 }
 

@@ -1,0 +1,199 @@
+//! What one session leaves behind is never seen by the next.
+//!
+//! Random sessions, each from a seed that a failure names, do what leaves state and end in any way;
+//! after each the next one on the same server connection must find it as if nobody had been there.
+//! `PGSPLIT_TEST_SESSIONS` says how many, `PGSPLIT_TEST_SEED` with which to begin.
+
+use std::collections::BTreeMap;
+
+use tokio_postgres::{Client, SimpleQueryMessage};
+
+use crate::support::{Proxy, cluster, run, unique};
+
+/// What a session could find of another one: what it is called, and how to ask for it.
+const TRACES: &[(&str, &str)] = &[
+    (
+        "settings",
+        "select string_agg(name || '=' || setting, ' ' order by name) from pg_settings \
+         where source = 'session'",
+    ),
+    (
+        "identity",
+        "select current_user || ' ' || session_user || ' ' || current_setting('role')",
+    ),
+    ("search path", "select current_schemas(true)::text"),
+    (
+        "prefix",
+        "select coalesce(current_setting('app.tenant', true), '') \
+         || coalesce(current_setting('app.other', true), '')",
+    ),
+    (
+        "locks",
+        "select count(*) from pg_locks where locktype = 'advisory' and pid = pg_backend_pid()",
+    ),
+    ("channels", "select count(*) from pg_listening_channels()"),
+    (
+        "cursors",
+        "select count(*) from pg_cursors where name <> ''",
+    ),
+    (
+        "prepared",
+        "select string_agg(name, ' ') from pg_prepared_statements",
+    ),
+    (
+        "temporary objects",
+        "select count(*) from pg_class where relnamespace = pg_my_temp_schema()",
+    ),
+    (
+        "transaction",
+        "select transaction_timestamp() = statement_timestamp()",
+    ),
+    ("lastval", "select lastval()"),
+    ("currval", "select currval('{s}')"),
+    ("executed", "execute st"),
+    ("fetched", "fetch hold"),
+];
+
+/// What sessions do; `|` separates what is sent apart.
+const DEEDS: &[&str] = &[
+    "set work_mem = '1MB'",
+    "set datestyle = 'German'; set timezone = 'Asia/Tokyo'",
+    "set search_path = pg_catalog",
+    "set application_name = 'left behind'",
+    "set role {r}",
+    "set app.tenant = 'secret'",
+    "select set_config('app.tenant', 'secret', false)",
+    "select set_config('work_mem', '2MB', false), set_config('app.other', 'secret', false)",
+    "do $$ begin perform set_config('app.other', 'secret', false); set enable_seqscan = off; end $$",
+    "select {f}('app.other', 'secret')",
+    "select {f}('statement_timeout', '12345')",
+    "begin|set local app.tenant = 'secret'|set local work_mem = '3MB'|commit",
+    "begin|set work_mem = '3MB'|set role {r}|rollback",
+    "begin|savepoint a|set work_mem = '3MB'|select 1/0|rollback to a|set app.tenant = 'x'|commit",
+    "set work_mem = '3MB'; select 1/0",
+    "set session characteristics as transaction read only|select 1",
+    "create temp table tt (a int)|insert into tt values (1)",
+    "begin|create temp table tt (a int) on commit drop|commit",
+    "select pg_advisory_lock(11)",
+    "select pg_try_advisory_lock_shared(12), pg_advisory_lock(13)",
+    "begin|select pg_advisory_xact_lock(14)|commit",
+    "listen leak",
+    "listen leak|unlisten *",
+    "prepare st as select 'leaked'",
+    "prepare st as select 'leaked'|execute st|deallocate st",
+    "do $$ begin execute 'prepare st as select 1'; end $$",
+    "begin|declare hold cursor with hold for select generate_series(1, 9)|commit|fetch hold",
+    "begin|declare part cursor for select generate_series(1, 9)|fetch part",
+    "select nextval('{s}')",
+    "select nextval('{s}')|select currval('{s}')|select lastval()",
+    "begin|select nextval('{s}')",
+    "begin|insert into {t} values (1)",
+    "begin|select 1/0",
+    "insert into {t} values (2)",
+    "select 1/0",
+    "select 1",
+    "reset all",
+    "discard all",
+    "discard temp",
+    "deallocate all",
+    "reset role",
+    "select pg_advisory_unlock_all()",
+    "close all",
+];
+
+/// Always the same numbers for a seed.
+struct Dice(u64);
+
+impl Dice {
+    fn roll(&mut self, sides: usize) -> usize {
+        self.0 = self
+            .0
+            .wrapping_mul(6_364_136_223_846_793_005)
+            .wrapping_add(1);
+        usize::try_from(self.0 >> 33).unwrap() % sides
+    }
+}
+
+struct Names(Vec<(&'static str, String)>);
+
+impl Names {
+    fn put_into(&self, sql: &str) -> String {
+        self.0.iter().fold(sql.to_owned(), |sql, (place, name)| {
+            sql.replace(place, name)
+        })
+    }
+}
+
+async fn traces(client: &Client, names: &Names) -> BTreeMap<&'static str, String> {
+    let mut found = BTreeMap::new();
+    for (what, sql) in TRACES {
+        let answer = client.simple_query(&names.put_into(sql)).await;
+        let answer = match answer {
+            Ok(messages) => messages
+                .iter()
+                .find_map(|message| match message {
+                    SimpleQueryMessage::Row(row) => Some(row.get(0).unwrap_or("NULL").to_owned()),
+                    _ => None,
+                })
+                .unwrap_or_default(),
+            Err(error) => error
+                .code()
+                .map_or_else(|| error.to_string(), |code| code.code().into()),
+        };
+        found.insert(*what, answer);
+    }
+    found
+}
+
+#[test]
+fn nothing_of_a_session_is_seen_by_the_next() {
+    let number = |name, default| {
+        std::env::var(name).map_or(default, |text| text.parse::<u64>().expect(name))
+    };
+    let sessions = number("PGSPLIT_TEST_SESSIONS", 60);
+    let first = number("PGSPLIT_TEST_SEED", 1);
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
+        let names = Names(
+            [("{s}", "s"), ("{t}", "t"), ("{f}", "f"), ("{r}", "r")]
+                .map(|(place, name)| (place, unique(name)))
+                .into(),
+        );
+        let role =
+            names.put_into("create role {r}; grant {r} to app; grant all on schema public to {r}");
+        cluster().psql(0, &role).unwrap();
+        let owner = proxy.connect("app", "app").await;
+        let objects = "create sequence {s}; create table {t} (a int); \
+            grant all on {s}, {t} to {r}; \
+            create function {f}(n text, v text) returns void language plpgsql as \
+            $$ begin perform set_config(n, v, false); end $$";
+        owner.batch_execute(&names.put_into(objects)).await.unwrap();
+        drop(owner);
+        let clean = {
+            let client = proxy.connect("app", "app").await;
+            traces(&client, &names).await
+        };
+        for seed in first..first + sessions {
+            let mut dice = Dice(seed);
+            let mut done = Vec::new();
+            {
+                let client = proxy.connect("app", "app").await;
+                for _ in 0..=dice.roll(5) {
+                    let deed = DEEDS[dice.roll(DEEDS.len())];
+                    done.push(deed);
+                    for sql in names.put_into(deed).split('|') {
+                        // Errors are part of life.
+                        if dice.roll(3) == 0 {
+                            let _answer = client.query(sql, &[]).await;
+                        } else {
+                            let _answer = client.batch_execute(sql).await;
+                        }
+                    }
+                }
+            }
+            let next = proxy.connect("app", "app").await;
+            let found = traces(&next, &names).await;
+            assert_eq!(found, clean, "seed {seed}: {done:?}");
+        }
+    });
+}
