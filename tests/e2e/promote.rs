@@ -207,7 +207,11 @@ fn nothing_is_promoted_while_replicas_hear_the_primary_or_too_much_would_be_lost
         // The replicas fall behind, and then it is lost altogether.
         for replica in [1, 2] {
             cluster
-                .set(replica, "primary_conninfo", "host=127.0.0.1 port=1")
+                .set(
+                    replica,
+                    "primary_conninfo",
+                    "host=127.0.0.1 port=1 user=replicator",
+                )
                 .unwrap();
         }
         let sql = "insert into t select repeat('x', 1000) from generate_series(1, 1000)";
