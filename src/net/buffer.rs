@@ -8,6 +8,10 @@ use std::{
 
 use tokio::io::{AsyncRead, ReadBuf};
 
+/// So much is moved to the front before each read, so that the read has most of the room: the
+/// beginning of a message whose rest is still to come.
+const SMALL: usize = 1024;
+
 /// Bytes that were read and not taken yet. Grows only when told to.
 #[derive(Debug)]
 pub struct Buffer {
@@ -97,7 +101,7 @@ impl Buffer {
         cx: &mut Context<'_>,
         stream: &mut S,
     ) -> Poll<io::Result<usize>> {
-        if self.end == self.bytes.len() && self.start > 0 {
+        if self.start > 0 && (self.end == self.bytes.len() || self.len() <= SMALL) {
             self.bytes.copy_within(self.start..self.end, 0);
             self.end -= self.start;
             self.start = 0;
