@@ -21,7 +21,11 @@ const TRACES: &[(&str, &str)] = &[
         "identity",
         "select current_user || ' ' || session_user || ' ' || current_setting('role')",
     ),
-    ("search path", "select current_schemas(true)::text"),
+    // A backend that has had temporary objects keeps their schema, empty.
+    (
+        "search path",
+        "select string_agg(s, ' ') from unnest(current_schemas(true)) s where s not like 'pg\\_temp%'",
+    ),
     (
         "prefix",
         "select coalesce(current_setting('app.tenant', true), '') \
