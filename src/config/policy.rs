@@ -4,7 +4,9 @@ use super::{
     settings,
     value::{Raw, Value, not_one_of},
 };
-use crate::routing::{Balance, Consistency, Policy, ReadFallback, RouteOverride, RoutingMode};
+use crate::routing::{
+    Balance, Consistency, Policy, ReadFallback, RouteOverride, RoutingMode, Transactions,
+};
 
 macro_rules! read_as_words {
     ($($name:ty),*) => { $(
@@ -27,7 +29,8 @@ read_as_words!(
     Consistency,
     ReadFallback,
     RouteOverride,
-    RoutingMode
+    RoutingMode,
+    Transactions
 );
 
 impl From<&settings::Routing> for Policy {
@@ -43,6 +46,7 @@ impl From<&settings::Routing> for Policy {
             read_fallback: from.read_fallback,
             zone: from.zone.clone(),
             route: from.route,
+            transactions: from.transactions,
         }
     }
 }

@@ -7,7 +7,9 @@ use super::{
     schema::{Key, Options, Overrides, absolute, any, name, options, some, within},
     value::words,
 };
-use crate::routing::{Balance, Consistency, ReadFallback, RouteOverride, RoutingMode};
+use crate::routing::{
+    Balance, Consistency, ReadFallback, RouteOverride, RoutingMode, Transactions,
+};
 
 const fn ms(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
@@ -163,6 +165,8 @@ options! {
         zone: Arc<str> = Arc::from(""), any, Live;
         /// "auto", "primary" or "replica": what sessions start with as pgsplit.route.
         route: RouteOverride = RouteOverride::Auto, any, Live;
+        /// "primary" or "optimistic": where a transaction begins that may write (BEGIN without READ ONLY).
+        transactions: Transactions = Transactions::Primary, any, Live;
     }
 }
 

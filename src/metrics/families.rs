@@ -222,6 +222,14 @@ impl Metrics {
                 let count = self.sum(|w| w.primary_reads.get(index));
                 sample(&[("reason", reason.name())], as_f64(count))
             });
+        let on_replicas = REASONS
+            .iter()
+            .enumerate()
+            .filter(|(_index, reason)| leads_to_replica(**reason))
+            .map(|(index, reason)| {
+                let count = self.sum(|w| w.replica_reads.get(index));
+                sample(&[("reason", reason.name())], as_f64(count))
+            });
         vec![
             counter(
                 "pgsplit_queries_total",
@@ -232,6 +240,16 @@ impl Metrics {
                 "pgsplit_primary_reads_total",
                 "Reads that had to go to the primary, by reason.",
                 reads.collect(),
+            ),
+            counter(
+                "pgsplit_replica_reads_total",
+                "Reads on replicas for another reason than being reads by themselves, by reason.",
+                on_replicas.collect(),
+            ),
+            counter(
+                "pgsplit_transaction_moves_total",
+                "Transactions that went on elsewhere than on the replica that they had begun on.",
+                vec![sample(&[], as_f64(self.sum(|w| Some(&w.moves))))],
             ),
             self.histogram(
                 "pgsplit_query_duration_seconds",
@@ -415,7 +433,7 @@ impl Metrics {
 /// Reasons that no read on the primary can have are not shown.
 fn sends_reads_to_primary(reason: Reason) -> bool {
     match reason {
-        Reason::Read | Reason::ReadOnlyTransaction => false,
+        Reason::Read | Reason::ReadOnlyTransaction | Reason::OptimisticTransaction => false,
         Reason::Statement(why) => super::counts_as_read(Access::Primary(why)),
         _ => true,
     }
@@ -440,6 +458,18 @@ fn event_families(events: &EventCounts) -> [MetricFamily; 2] {
             by("reason", &events.refusals),
         ),
     ]
+}
+
+/// Some reads are on replicas for this reason, beside plain ones.
+fn leads_to_replica(reason: Reason) -> bool {
+    matches!(
+        reason,
+        Reason::ReadOnlyTransaction
+            | Reason::OptimisticTransaction
+            | Reason::Transaction
+            | Reason::Hint
+            | Reason::Override
+    )
 }
 
 fn cache_families(cache: &CacheStats) -> Vec<MetricFamily> {

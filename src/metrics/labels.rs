@@ -146,7 +146,7 @@ pub fn counts_as_read(access: Access) -> bool {
 }
 
 /// Every label of a reason, in the order of the counters.
-pub(super) const REASONS: [Reason; 31] = [
+pub(super) const REASONS: [Reason; 33] = [
     Reason::Read,
     Reason::ReadOnlyTransaction,
     Reason::Transaction,
@@ -178,6 +178,8 @@ pub(super) const REASONS: [Reason; 31] = [
     Reason::Statement(Why::Recovery),
     Reason::Statement(Why::Unparsable),
     Reason::Statement(Why::NoCatalogue),
+    Reason::OptimisticTransaction,
+    Reason::TransactionTime,
 ];
 
 /// The reason's place in [`REASONS`]. Reasons of the same name share one.
@@ -214,6 +216,8 @@ pub(super) fn reason_index(reason: Reason) -> usize {
         Reason::Statement(Why::Recovery) => 28,
         Reason::Statement(Why::Unparsable) => 29,
         Reason::Statement(Why::NoCatalogue) => 30,
+        Reason::OptimisticTransaction => 31,
+        Reason::TransactionTime => 32,
     }
 }
 

@@ -20,7 +20,7 @@ use super::{
 use crate::{
     cluster::{MAX_NODES, NodeId},
     error::Fault,
-    routing::{Route, Target},
+    routing::{Reason, Route, Target},
     session::Pin,
     sql::{Access, Why},
 };
@@ -41,6 +41,9 @@ pub struct WorkerMetrics {
     pub(super) nodes: Box<[NodeCells]>,
     pub(super) answered: AtomicU64,
     pub(super) primary_reads: [AtomicU64; REASONS.len()],
+    /// But those whose reason is that they are reads.
+    pub(super) replica_reads: [AtomicU64; REASONS.len()],
+    pub(super) moves: AtomicU64,
     pub(super) query_duration: Histogram,
     pub(super) pool_wait: Histogram,
     pub(super) retries: [AtomicU64; RetryReason::ALL.len()],
@@ -69,7 +72,9 @@ impl Default for WorkerMetrics {
         Self {
             nodes: (0..MAX_NODES).map(|_slot| NodeCells::default()).collect(),
             answered: AtomicU64::default(),
-            primary_reads: Default::default(),
+            primary_reads: std::array::from_fn(|_reason| AtomicU64::default()),
+            replica_reads: std::array::from_fn(|_reason| AtomicU64::default()),
+            moves: AtomicU64::default(),
             query_duration: Histogram::default(),
             pool_wait: Histogram::default(),
             retries: Default::default(),
@@ -97,7 +102,15 @@ impl WorkerMetrics {
             return;
         };
         match route.target {
-            Target::Replica(_) => cells.replica_queries.fetch_add(1, Relaxed),
+            Target::Replica(_) => {
+                if route.reason != Reason::Read
+                    && labels::counts_as_read(access)
+                    && let Some(count) = self.replica_reads.get(labels::reason_index(route.reason))
+                {
+                    count.fetch_add(1, Relaxed);
+                }
+                cells.replica_queries.fetch_add(1, Relaxed)
+            }
             Target::Primary => {
                 if labels::counts_as_read(access)
                     && let Some(count) = self.primary_reads.get(labels::reason_index(route.reason))
@@ -152,6 +165,11 @@ impl WorkerMetrics {
         if let Some(count) = self.retries.get(reason as usize) {
             count.fetch_add(1, Relaxed);
         }
+    }
+
+    /// A transaction goes on elsewhere than on the replica that it was on.
+    pub fn moved(&self) {
+        self.moves.fetch_add(1, Relaxed);
     }
 
     /// A session now keeps its server connection.

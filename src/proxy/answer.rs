@@ -13,6 +13,7 @@ use crate::{
     },
     session::{
         Transaction, own,
+        replay::Replay,
         request::{End, Request, Resolved, Work},
     },
     sql::{self, Begin, Effect, Kind, Reset, Traits},
@@ -55,7 +56,7 @@ pub(super) fn answered(task: &mut Task, request: &Request, scratch: &mut Scratch
 }
 
 fn simple(task: &mut Task, request: &Request, text: &[u8], out: &mut Vec<u8>) -> bool {
-    let deferred = matches!(task.session.transaction, Transaction::Deferred { .. });
+    let deferred = matches!(task.session.transaction, Transaction::Deferred(_));
     let idle = task.session.transaction == Transaction::Idle;
     match request.class.kind {
         Kind::Empty if idle || deferred => {
@@ -78,23 +79,24 @@ fn simple(task: &mut Task, request: &Request, text: &[u8], out: &mut Vec<u8>) ->
                     "BEGIN"
                 },
             );
-            task.session.transaction = Transaction::Deferred {
-                modes,
-                text: text.into(),
-            };
+            task.session.transaction = Transaction::Deferred(Replay::new(modes, text.into()));
         }
         Kind::Commit if deferred => {
             write::command_complete(out, "COMMIT");
             task.session.transaction = Transaction::Idle;
+            task.session.settings.ended(true);
         }
         Kind::Rollback if deferred => {
             write::command_complete(out, "ROLLBACK");
             task.session.transaction = Transaction::Idle;
+            task.session.settings.ended(false);
         }
-        Kind::Own if idle || deferred => match own_effect(text, task) {
-            Some(effect) => own_statement(task, &effect, out),
-            None => return false,
-        },
+        Kind::Own if task.session.transaction.status() != Status::Failed => {
+            match own_effect(text, task) {
+                Some(effect) => own_statement(task, &effect, out),
+                None => return false,
+            }
+        }
         _ if request.class.traits.has(Traits::RESETS) => {
             let Some(resets) = sql::resets(text, task.session.lexing) else {
                 return false;
@@ -326,12 +328,7 @@ pub(super) fn merged(modes: Begin, text: Option<&[u8]>, lexing: sql::Lexing) -> 
         .and_then(|text| sql::effects(text, lexing))
         .unwrap_or_default();
     effects.iter().fold(modes, |modes, effect| match effect {
-        Effect::SetTransaction(more) => Begin {
-            read_only: more.read_only.or(modes.read_only),
-            isolation: more.isolation.or(modes.isolation),
-            deferrable: more.deferrable.or(modes.deferrable),
-            start: modes.start,
-        },
+        Effect::SetTransaction(more) => modes.merged(*more),
         _ => modes,
     })
 }
@@ -385,6 +382,11 @@ fn shown(task: &Task, key: &str) -> Result<String, own::Invalid> {
         "consistency" => own
             .consistency
             .unwrap_or(policy.consistency)
+            .name()
+            .to_owned(),
+        "transactions" => own
+            .transactions
+            .unwrap_or(policy.transactions)
             .name()
             .to_owned(),
         "max_lag" => {

@@ -24,7 +24,7 @@ use crate::{
     pool::Link,
     protocol::SqlState,
     routing::{Ask, Policy, Random, Target, route},
-    session::{Own, Pin},
+    session::{Own, Pin, demand::Needs},
     sql::{self, CacheStats, Lexing},
 };
 
@@ -244,6 +244,7 @@ impl Inspect for Proxy {
         let ask = Ask {
             class,
             begin,
+            needs: begin.map(|_modes| Needs::Repeatable),
             read_only_session: false,
             isolation: None,
             unfinished: None,

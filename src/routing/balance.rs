@@ -76,6 +76,12 @@ pub(super) fn choose(
     }
 }
 
+/// The node may serve.
+pub(super) fn is_fit(node: NodeId, ask: &Ask<'_>, policy: &Policy, view: &View) -> bool {
+    let node = view.nodes.iter().find(|known| known.id == node);
+    node.is_some_and(|node| matches!(fitness(node, ask, policy, view), Fitness::Fit))
+}
+
 /// The nodes that were found fit, by their places. Of nodes beyond the first 64 it knows nothing.
 #[derive(Clone, Copy, Default)]
 struct Fit(u64);

@@ -14,12 +14,14 @@ mod reason;
 use std::time::{Duration, Instant};
 
 pub use balance::Random;
-pub use policy::{Balance, Consistency, Policy, ReadFallback, RouteOverride, RoutingMode};
+pub use policy::{
+    Balance, Consistency, Policy, ReadFallback, RouteOverride, RoutingMode, Transactions,
+};
 pub use reason::Reason;
 
 use crate::{
     cluster::{NodeId, Seen, View},
-    session::Own,
+    session::{Own, demand::Needs},
     sql::{Access, Begin, Class, Hint, Isolation, Traits, Why},
 };
 
@@ -68,6 +70,9 @@ pub struct Ask<'a> {
     pub class: Class,
     /// The modes of the transaction that this request opens, if it opens one.
     pub begin: Option<Begin>,
+    /// What the request needs of the transaction's server, if it opens one or is part of one that may
+    /// go on elsewhere.
+    pub needs: Option<Needs>,
     /// The session's default for transactions: `default_transaction_read_only`.
     pub read_only_session: bool,
     /// The session's default for transactions: `default_transaction_isolation`, where it has set it.
@@ -103,6 +108,13 @@ pub fn route(
     balance::choose(ask, policy, view, in_flight, random, reason)
 }
 
+/// Whether a request that may go on elsewhere is still served well by the replica that its
+/// transaction is on.
+#[must_use]
+pub fn stays(ask: &Ask<'_>, policy: &Policy, view: &View, node: NodeId) -> bool {
+    matches!(wish(ask, policy), Wish::Replica(_)) && balance::is_fit(node, ask, policy, view)
+}
+
 /// What the request and the settings want, whatever the cluster's state.
 enum Wish {
     Primary(Reason),
@@ -117,25 +129,20 @@ fn wish(ask: &Ask<'_>, policy: &Policy) -> Wish {
     if class.hint == Some(Hint::Primary) {
         return Wish::Primary(Reason::Hint);
     }
-    if let Some(modes) = ask.begin {
-        let read_only = modes.read_only.unwrap_or(ask.read_only_session);
-        // Statements of one snapshot can't move to the primary when one of them belongs there.
-        let moves = match modes.isolation.or(ask.isolation) {
-            None | Some(Isolation::ReadUncommitted | Isolation::ReadCommitted) => true,
-            Some(Isolation::RepeatableRead | Isolation::Serializable) => false,
-        };
-        if !read_only || !moves {
-            return Wish::Primary(Reason::Transaction);
-        }
-    }
+    let transaction = match ask.transaction(policy) {
+        Ok(reason) => reason,
+        Err(reason) => return Wish::Primary(reason),
+    };
     let hinted = class.hint == Some(Hint::Replica);
     let reason = match class.access {
-        Access::Read if ask.begin.is_some() => Reason::ReadOnlyTransaction,
-        Access::Read => Reason::Read,
-        Access::Anywhere if ask.begin.is_some() && class.traits.has(Traits::PURE_READ) => {
-            Reason::ReadOnlyTransaction
+        Access::Read => transaction.unwrap_or(Reason::Read),
+        Access::Anywhere if class.traits.has(Traits::PURE_READ) => {
+            transaction.unwrap_or(Reason::Read)
         }
-        Access::Anywhere if class.traits.has(Traits::PURE_READ) => Reason::Read,
+        // Settings that a function makes are made again wherever the transaction goes.
+        Access::Primary(Why::Function) if ask.needs == Some(Needs::Repeatable) => {
+            transaction.unwrap_or(Reason::Read)
+        }
         Access::Anywhere => return Wish::Primary(Reason::Statement(Why::Session)),
         Access::Primary(why) if hinted && may_be_vouched_for(why) => Reason::Hint,
         Access::Primary(why) => return Wish::Primary(Reason::Statement(why)),
@@ -155,7 +162,7 @@ fn wish(ask: &Ask<'_>, policy: &Policy) -> Wish {
 }
 
 /// A hint may vouch for what couldn't be proven, never for what is known to write.
-fn may_be_vouched_for(why: Why) -> bool {
+pub(crate) fn may_be_vouched_for(why: Why) -> bool {
     match why {
         Why::Function
         | Why::UnknownFunction
@@ -179,6 +186,32 @@ fn may_be_vouched_for(why: Why) -> bool {
 }
 
 impl Ask<'_> {
+    /// The transaction that the request opens or is in, if it does: why a replica may serve it, or why
+    /// not.
+    fn transaction(&self, policy: &Policy) -> Result<Option<Reason>, Reason> {
+        let Some(modes) = self.begin else {
+            return Ok(None);
+        };
+        match modes.isolation.or(self.isolation) {
+            None | Some(Isolation::ReadUncommitted | Isolation::ReadCommitted) => {}
+            // Statements of one snapshot can't move to the primary when one of them belongs there.
+            Some(Isolation::RepeatableRead | Isolation::Serializable) => {
+                return Err(Reason::Transaction);
+            }
+        }
+        if modes.read_only.unwrap_or(self.read_only_session) {
+            return Ok(Some(Reason::ReadOnlyTransaction));
+        }
+        if self.own.transactions.unwrap_or(policy.transactions) == Transactions::Primary {
+            return Err(Reason::Transaction);
+        }
+        match self.needs {
+            Some(Needs::Nothing | Needs::Repeatable) => Ok(Some(Reason::OptimisticTransaction)),
+            Some(Needs::Time) => Err(Reason::TransactionTime),
+            Some(Needs::Server | Needs::Write | Needs::Primary) | None => Err(Reason::Transaction),
+        }
+    }
+
     fn consistency(&self, policy: &Policy) -> Consistency {
         self.own.consistency.unwrap_or(policy.consistency)
     }

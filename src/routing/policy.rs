@@ -79,6 +79,13 @@ choices! {
         Primary = "primary",
         Replica = "replica",
     }
+
+    /// `routing.transactions`, `pgsplit.transactions`: where a transaction begins that may write.
+    Transactions {
+        Primary = "primary",
+        /// On a replica, until a statement isn't a read.
+        Optimistic = "optimistic",
+    }
 }
 
 /// `[routing]`, with a database's and a user's overrides applied.
@@ -95,6 +102,7 @@ pub struct Policy {
     /// Empty: none preferred.
     pub zone: Arc<str>,
     pub route: RouteOverride,
+    pub transactions: Transactions,
 }
 
 impl Default for Policy {
@@ -110,6 +118,7 @@ impl Default for Policy {
             read_fallback: ReadFallback::Primary,
             zone: "".into(),
             route: RouteOverride::Auto,
+            transactions: Transactions::Primary,
         }
     }
 }

@@ -9,6 +9,10 @@ pub enum Reason {
     Read,
     /// A read-only transaction, on one replica.
     ReadOnlyTransaction,
+    /// A transaction that may write and hasn't yet, on one replica.
+    OptimisticTransaction,
+    /// It tells when its transaction began, which a transaction that moves can't keep.
+    TransactionTime,
     /// The text belongs on the primary.
     Statement(Why),
     /// A transaction that may write is open, or begins.
@@ -46,6 +50,8 @@ impl Reason {
         match self {
             Self::Read => "read",
             Self::ReadOnlyTransaction => "read_only_transaction",
+            Self::OptimisticTransaction => "optimistic_transaction",
+            Self::TransactionTime => "transaction_time",
             Self::Statement(why) => why.name(),
             Self::Transaction => "in_transaction",
             Self::Pinned => "pinned",

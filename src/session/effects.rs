@@ -2,7 +2,7 @@
 
 use std::collections::VecDeque;
 
-use super::{Pin, Session, Transaction, backend::Backend, prepared::Named, request::Resolved};
+use super::{Pin, Session, backend::Backend, prepared::Named, request::Resolved};
 use crate::{
     protocol::{
         backend::Status,
@@ -136,7 +136,8 @@ impl Expected {
 
     /// ReadyForQuery has come.
     pub fn ready(&mut self, status: Status, session: &mut Session, backend: &mut Backend) {
-        session.transaction.ready(status);
+        let visit = session.visit.take();
+        session.transaction.ready(status, visit);
         if status == Status::Idle {
             session.settings.ended(!self.failed);
             if let Some(known) = &mut backend.settings {
@@ -290,11 +291,8 @@ fn characteristics(modes: Begin, session: &mut Session) {
 /// The session's state when its server connection is gone: an open transaction is lost.
 pub fn server_lost(session: &mut Session) {
     session.settings.ended(false);
-    session.transaction = match session.transaction {
-        Transaction::Open { .. } | Transaction::Deferred { .. } => Transaction::Lost { told: true },
-        Transaction::Idle => Transaction::Idle,
-        Transaction::Lost { told } => Transaction::Lost { told },
-    };
+    session.transaction.lost();
+    session.visit = None;
     session.unsynced = false;
     session.pins = super::Pins::default();
     session.suspect = false;

@@ -49,6 +49,20 @@ impl Sink<'_> {
         self.backend.unnamed = None;
     }
 
+    /// An unnamed statement of pgsplit's own and its execution; `types` and `values` as they stand
+    /// in Parse and behind the names of Bind.
+    pub fn hidden_extended(&mut self, text: &[u8], types: &[u8], values: &[u8]) {
+        write::parse(self.out, b"", text, types);
+        write::bind_head(self.out, b"", b"", values.len());
+        self.out.extend_from_slice(values);
+        write::execute(self.out, b"");
+        write::sync(self.out);
+        for owed in [Owed::Parse, Owed::Bind, Owed::Execute, Owed::Sync] {
+            self.replies.sent_hidden(owed);
+        }
+        self.backend.unnamed = None;
+    }
+
     fn hidden_close(&mut self, name: &[u8]) {
         write::statement_target(self.out, tag::CLOSE, name);
         self.replies.sent_hidden(Owed::Close);

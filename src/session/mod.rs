@@ -4,11 +4,13 @@
 //! Pure. This folder never waits, never reads a socket and never chooses a node.
 
 pub mod backend;
+pub mod demand;
 pub mod effects;
 pub mod emit;
 pub mod own;
 pub mod pins;
 pub mod prepared;
+pub mod replay;
 pub mod replies;
 pub mod request;
 pub mod settings;
@@ -19,7 +21,7 @@ use std::sync::Arc;
 
 pub use own::Own;
 pub use pins::{Pin, Pins};
-pub use transaction::Transaction;
+pub use transaction::{Transaction, Visit};
 pub use unnamed::{Stamp, Unnamed};
 
 use crate::{
@@ -35,6 +37,8 @@ pub struct Session {
     /// Tells it from the other sessions of the process.
     pub number: u32,
     pub transaction: Transaction,
+    /// The request in hand was sent to a replica, and its transaction may go on elsewhere.
+    pub visit: Option<Box<Visit>>,
     pub settings: Tracker,
     /// Made when the first statement is prepared by name.
     names: Option<Box<Names>>,
@@ -62,6 +66,7 @@ impl Session {
         Self {
             number,
             transaction: Transaction::Idle,
+            visit: None,
             settings: Tracker::new(base),
             names: None,
             unnamed: Unnamed::default(),

@@ -4,7 +4,7 @@ use std::{fmt, time::Duration};
 
 use crate::{
     cluster::{Lsn, Seen},
-    routing::{Consistency, RouteOverride},
+    routing::{Consistency, RouteOverride, Transactions},
 };
 
 /// Overrides; `None`: as configured.
@@ -13,6 +13,7 @@ pub struct Own {
     pub route: Option<RouteOverride>,
     pub consistency: Option<Consistency>,
     pub max_lag: Option<Box<Duration>>,
+    pub transactions: Option<Transactions>,
 }
 
 /// A `pgsplit.*` key or value that isn't one.
@@ -29,7 +30,14 @@ pub enum Invalid {
 }
 
 /// What `SHOW pgsplit.*` knows.
-pub const KEYS: [&str; 5] = ["route", "consistency", "max_lag", "min_lsn", "last_lsn"];
+pub const KEYS: [&str; 6] = [
+    "route",
+    "consistency",
+    "max_lag",
+    "transactions",
+    "min_lsn",
+    "last_lsn",
+];
 
 impl Own {
     /// `SET pgsplit.<key> = value`; `None` is the default.
@@ -67,6 +75,13 @@ impl Own {
                             invalid("max_lag", "a duration such as 250ms or 5s")
                         })?)),
                     }
+            }
+            "transactions" => {
+                let named = |word: &str| Transactions::named(&word.to_ascii_lowercase());
+                self.transactions = match value.map(named) {
+                    Some(None) => return Err(invalid("transactions", "primary or optimistic")),
+                    transactions => transactions.flatten(),
+                }
             }
             "min_lsn" => {
                 let lsn = match value {

@@ -39,6 +39,15 @@ pub enum Work {
     Runs,
 }
 
+/// What becomes of a request's portals.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Portals {
+    /// They are run to their ends, and nobody will ask for them again.
+    Done,
+    /// One outlives it: with a name, or not run to its end.
+    Kept,
+}
+
 /// What a scan of the bytes at the front of the buffer found.
 #[derive(Debug)]
 pub struct Request {
@@ -52,6 +61,7 @@ pub struct Request {
     /// The text of a simple Query, as a range of the buffer.
     pub query: Option<std::ops::Range<usize>>,
     pub work: Work,
+    pub portals: Portals,
     /// It has a Describe: the client learns the shape of what it will get.
     pub describes: bool,
     /// Its first frame is too long to be kept: see [`super::emit::oversize`].
@@ -71,6 +81,7 @@ impl Request {
             begin: None,
             query: None,
             work: Work::Runs,
+            portals: Portals::Done,
             describes: false,
             oversize: false,
             rewritten: false,
@@ -183,6 +194,7 @@ pub fn scan(
                 begin: None,
                 query,
                 work: Work::Runs,
+                portals: Portals::Done,
                 describes: false,
                 oversize: false,
                 rewritten: false,
@@ -190,7 +202,6 @@ pub fn scan(
             if first.len > keep {
                 return Ok(Scan::Request(Request {
                     len: 0,
-                    describes: false,
                     oversize: true,
                     ..simple(TOO_LONG, None)
                 }));
@@ -223,6 +234,7 @@ pub fn scan(
             begin: None,
             query: None,
             work: Work::Runs,
+            portals: Portals::Done,
             describes: false,
             oversize: true,
             rewritten: true,
@@ -403,6 +415,7 @@ fn extended(
     let mut class: Option<Class> = None;
     let mut begin = None;
     let (mut work, mut rewritten, mut describes) = (Work::Nothing, false, false);
+    let mut portals = Portals::Done;
     let mut unnamed = UnnamedUse::No;
     let mut see = |new: Class| {
         if let Kind::Begin(modes) = new.kind {
@@ -451,6 +464,9 @@ fn extended(
             tag::BIND => {
                 let bind = Bind::read(body)?;
                 work = Work::Runs;
+                if !bind.portal.is_empty() {
+                    portals = Portals::Kept;
+                }
                 if bind.statement.is_empty() {
                     if unnamed.used() {
                         rewritten = true;
@@ -505,7 +521,9 @@ fn extended(
                 return Err(Malformed::Body { tag: header.tag });
             }
             tag::EXECUTE => {
-                Execute::read(body)?;
+                if Execute::read(body)?.max_rows > 0 {
+                    portals = Portals::Kept;
+                }
                 work = Work::Runs;
             }
             _ => {}
@@ -524,6 +542,7 @@ fn extended(
         begin,
         query: None,
         work,
+        portals,
         describes,
         oversize: false,
         rewritten,

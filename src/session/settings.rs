@@ -320,6 +320,15 @@ impl Tracker {
         &self.current
     }
 
+    /// As they were before the open transaction, if there is one: what a server connection must
+    /// have when it begins.
+    #[must_use]
+    pub fn outside(&self) -> &Arc<Settings> {
+        self.open
+            .as_ref()
+            .map_or(&self.current, |open| &open.before)
+    }
+
     /// As the startup packet asked.
     #[must_use]
     pub fn base(&self) -> &Arc<Settings> {

@@ -141,6 +141,19 @@ pub struct Begin {
     pub start: bool,
 }
 
+impl Begin {
+    /// These modes, with those of a SET TRANSACTION behind them.
+    #[must_use]
+    pub fn merged(self, more: Self) -> Self {
+        Self {
+            read_only: more.read_only.or(self.read_only),
+            isolation: more.isolation.or(self.isolation),
+            deferrable: more.deferrable.or(self.deferrable),
+            start: self.start,
+        }
+    }
+}
+
 /// Transaction isolation levels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Isolation {
@@ -187,6 +200,9 @@ impl Traits {
     pub const SETS_UNTOLD: Self = Self(1 << 10);
     /// Nothing but what puts a session back to how it began: see [`super::resets`].
     pub const RESETS: Self = Self(1 << 11);
+
+    /// Tells when its transaction began: `now()`, CURRENT_DATE, ….
+    pub const TRANSACTION_TIME: Self = Self(1 << 11);
 
     /// No property.
     pub const NONE: Self = Self(0);

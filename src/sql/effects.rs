@@ -46,6 +46,18 @@ pub fn effects_bound(text: &[u8], lexing: Lexing, bound: &Bound<'_>) -> Option<V
         .collect()
 }
 
+/// Every statement of the text is nothing but calls of `set_config` for its transaction: `SELECT
+/// set_config(…, …, true), …`, of literals and parameters.
+#[must_use]
+pub fn sets_only_local(text: &[u8], lexing: Lexing) -> bool {
+    let statements = lexer::statements(text, lexing).unwrap_or_default();
+    !statements.is_empty()
+        && statements.into_iter().all(|range| {
+            let statement = text.get(range).unwrap_or_default();
+            set::is_local_config(statement, lexing)
+        })
+}
+
 /// The effect of one statement.
 pub(super) fn effect(statement: &[u8], lexing: Lexing) -> Option<Effect> {
     effect_bound(statement, lexing, &[])

@@ -22,7 +22,7 @@ pub use catalogue::{Catalogue, CatalogueBuilder};
 pub use class::{Access, Begin, Class, Hint, Isolation, Kind, Lexing, Traits, Why};
 pub use classify::classify;
 pub use effect::{Effect, Scope, SessionKey, SettingValue};
-pub use effects::{Bound, MOST_NAMES, Untold, effects, effects_bound};
+pub use effects::{Bound, MOST_NAMES, Untold, effects, effects_bound, sets_only_local};
 pub use explain::{Explanation, explain};
 pub use fingerprint::Fingerprint;
 pub use hint::hint;

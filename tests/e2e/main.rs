@@ -18,6 +18,7 @@ mod support;
 mod testbed;
 
 mod routing;
+mod transactions;
 mod traps;
 
 mod cancel;

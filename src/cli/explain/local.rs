@@ -10,7 +10,7 @@ use crate::{
     cluster::{Health, NodeId, NodeView, Role, Seen, View},
     config::{Database, Settings},
     routing::{Ask, Policy, Random, Target, route},
-    session::Own,
+    session::{Own, demand::Needs},
     sql::{
         Catalogue, CatalogueBuilder, Kind, Lexing, catalogue::QUERIES, classify,
         explain as explain_text,
@@ -128,6 +128,7 @@ fn decide(text: &str, catalogue: &Catalogue, policy: &Policy, view: &View) -> Va
             Kind::Begin(modes) => Some(modes),
             _ => None,
         },
+        needs: matches!(class.kind, Kind::Begin(_)).then_some(Needs::Repeatable),
         read_only_session: false,
         isolation: None,
         unfinished: None,

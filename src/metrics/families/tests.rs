@@ -294,6 +294,30 @@ fn only_reads_on_the_primary_are_counted_by_reason() {
 }
 
 #[test]
+fn reads_on_replicas_are_counted_by_reason_but_plain_ones() {
+    let metrics = Metrics::new(1);
+    let worker = metrics.worker(0);
+    let replica = Target::Replica(NodeId(1));
+    for (reason, access) in [
+        (Reason::OptimisticTransaction, Access::Read),
+        (Reason::OptimisticTransaction, Access::Anywhere),
+        (Reason::Read, Access::Read),
+    ] {
+        worker.query(route(replica, reason), access, NodeId(1));
+    }
+    worker.moved();
+    let families = parse(&metrics.text(&scrape()).unwrap());
+    let reads = &families["pgsplit_replica_reads_total"].samples;
+    assert_eq!(
+        reads["pgsplit_replica_reads_total{reason=\"optimistic_transaction\"}"],
+        1.0
+    );
+    assert_eq!(reads.values().sum::<f64>(), 1.0);
+    let moves = &families["pgsplit_transaction_moves_total"].samples;
+    assert_eq!(moves["pgsplit_transaction_moves_total"], 1.0);
+}
+
+#[test]
 fn guards_count_for_as_long_as_they_live_whoever_drops_them() {
     let metrics = Metrics::new(2);
     let (first, second) = (metrics.worker(0), metrics.worker(1));

@@ -179,6 +179,9 @@ impl Task {
         scratch.replies.clear();
         scratch.expected.clear();
         scratch.to_server.clear();
+        if self.move_transaction() {
+            tries.begin = self.begins(request, scratch);
+        }
         let metrics = self.proxy.metrics(self.worker);
         if refusal.stale {
             metrics.retry(RetryReason::StalePlan);
@@ -233,8 +236,9 @@ impl Task {
                 b"57P01" | b"57P03" | b"57P05" | b"25P03" | b"25P04"
             )
         });
+        let moves = replica && self.session.transaction.visiting().is_some();
         let again = lost.held
-            && !was_open
+            && (!was_open || moves)
             && !self.session.unsynced
             && self.session.pins.is_empty()
             && (replica || pure || rolled_back)
@@ -244,6 +248,9 @@ impl Task {
         if again {
             tries.count += 1;
             self.session.rewind();
+            if self.move_transaction() {
+                tries.begin = self.begins(request, scratch);
+            }
             tries.avoid.push(node);
             self.proxy
                 .metrics(self.worker)
@@ -264,7 +271,7 @@ impl Task {
         if lost.held {
             scratch.client_in.consume(request.len);
         }
-        let deferred = matches!(self.session.transaction, Transaction::Deferred { .. });
+        let deferred = matches!(self.session.transaction, Transaction::Deferred(_));
         let ends_transaction = was_open || deferred || request.begin.is_some();
         // It may have committed: COMMIT itself, also AND CHAIN or among others, PREPARE TRANSACTION.
         let commit = request.class.kind == Kind::Commit
@@ -333,9 +340,10 @@ impl Task {
         }
         scratch.replies.clear();
         scratch.expected.clear();
-        if matches!(self.session.transaction, Transaction::Deferred { .. }) {
+        if matches!(self.session.transaction, Transaction::Deferred(_)) {
             // The first statement of a transaction has failed, and with it the transaction.
-            self.session.transaction = Transaction::Lost { told: true };
+            self.session.transaction.lost();
+            self.session.settings.ended(false);
         }
         self.answer_error(request, error, scratch);
         self.flush(scratch).await

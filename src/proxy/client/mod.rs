@@ -95,8 +95,6 @@ pub(super) struct Stance {
     pub(super) on_replica: bool,
     /// Something has run since the last Sync.
     ran: bool,
-    /// Nothing but reads ran in it: it can go on elsewhere.
-    movable: bool,
 }
 
 /// The client's connection ends.
@@ -262,16 +260,21 @@ impl Task {
                 let node = lease.node();
                 drop(lease);
                 self.node_failed(node, said.is_none());
-                server_lost(&mut self.session);
-                if open {
-                    // It hears of it with its next statement.
-                    self.session.transaction = Transaction::Lost { told: false };
-                }
                 // An end that the server itself has decided on (a timeout of the session's) is told
                 // as it said it.
                 let decided = said
                     .as_ref()
                     .is_some_and(|(state, _)| matches!(&state.0, b"25P03" | b"25P04" | b"57P05"));
+                let moves = !decided && !pinned && !self.session.unsynced;
+                if moves && self.move_transaction() {
+                    scratch.give_back();
+                    return Ok(());
+                }
+                server_lost(&mut self.session);
+                if open {
+                    // It hears of it with its next statement.
+                    self.session.transaction = Transaction::Lost { told: false };
+                }
                 if pinned || decided {
                     let error = match said {
                         Some((sqlstate, message)) => Visible::fatal(Fault::Node, sqlstate, message),

@@ -17,17 +17,21 @@ use super::{
     wait::{Waited, wait},
 };
 use crate::{
+    cluster::{NodeId, Seen},
     config::settings::PoolMode,
     error::{Fault, Visible},
     metrics::RetryReason,
     pool::Lease,
     protocol::{SqlState, backend::Status},
-    routing::{Ask, Random, Reason, Route, Target, route},
+    routing::{self, Ask, Consistency, Random, Reason, Route, Target, route},
     session::{
         Pin, Transaction,
+        demand::{Demand, Needs},
+        replay::Replay,
         request::{End, Request, Work},
+        transaction::{Leaving, Part, Place},
     },
-    sql::{Access, Begin, Effect, Hint, Kind, Traits, Why},
+    sql::{Access, Begin, Kind, Traits},
 };
 
 /// Of the reads in a row that have to go to the primary because no replica has caught up with the
@@ -56,20 +60,22 @@ impl Task {
                 );
                 return Err(self.farewell(&error, scratch).await);
             };
-            match self.leaves_replica(request, scratch) {
+            if !self.stance.on_replica {
+                let target = Target::Primary;
+                return Ok(Some((lease, Route { target, reason })));
+            }
+            match self.leaves_replica(request, tries, lease.node(), scratch) {
                 Leaving::Stays => {
-                    let target = if self.stance.on_replica {
-                        Target::Replica(lease.node())
-                    } else {
-                        Target::Primary
+                    let target = Target::Replica(lease.node());
+                    let reason = match self.session.transaction.visiting() {
+                        Some(replay) if replay.read_only => Reason::ReadOnlyTransaction,
+                        Some(_) => Reason::OptimisticTransaction,
+                        None => reason,
                     };
                     return Ok(Some((lease, Route { target, reason })));
                 }
-                Leaving::Can(how) => {
-                    self.leave_replica(lease, how).await;
-                    if belongs_on_primary(request) {
-                        tries.primary = Some(Reason::Transaction);
-                    }
+                Leaving::Leaves => {
+                    self.leave_replica(lease).await;
                     tries.begin = self.begins(request, scratch);
                 }
                 Leaving::Cannot => {
@@ -235,74 +241,118 @@ impl Task {
     }
 
     /// Whether a request has to leave the replica that the transaction, or the implicit one of an
-    /// unsynced request, is on.
-    fn leaves_replica(&self, request: &Request, scratch: &Scratch) -> Leaving {
-        let kind = request.class.kind;
+    /// unsynced request, is on; to the primary, or to wherever a read may go.
+    fn leaves_replica(
+        &self,
+        request: &Request,
+        tries: &mut Tries,
+        node: NodeId,
+        scratch: &Scratch,
+    ) -> Leaving {
+        if scratch.replies.skipping() {
+            return Leaving::Stays;
+        }
+        let part = match (self.session.unsynced, self.stance.ran) {
+            (false, _) => Part::First,
+            (true, false) if scratch.replies.is_empty() => Part::Prepared,
+            (true, _) => Part::Running,
+        };
+        let of_class;
+        let demand = match &tries.demand {
+            Some(demand) => demand,
+            None => {
+                of_class = Demand::of_class(request.class);
+                &of_class
+            }
+        };
+        let (leaving, needs) = (self.session.transaction.leaving(demand, part), demand.needs);
         // A transaction that begins here is one that has its own route; one that is open goes on.
-        let begins = match self.session.transaction.is_open() {
-            true => request.begin.is_some() && !matches!(kind, Kind::Begin(_)),
-            false => request.begin.is_some() || matches!(kind, Kind::Begin(_)),
+        let kind = request.class.kind;
+        let begins = match &self.session.transaction {
+            Transaction::Open {
+                failed: false,
+                place: Place::Replica,
+            } => request.begin.is_some() && !matches!(kind, Kind::Begin(_)),
+            Transaction::Open { .. } => false,
+            _ => request.begin.is_some() || matches!(kind, Kind::Begin(_)),
         };
         // What isn't finished may be followed by a write in the same implicit transaction.
         let unfinished = request.work == Work::Runs
             && matches!(request.end, End::Flush | End::Open)
             && !self.session.transaction.is_open();
-        let needs_primary = belongs_on_primary(request) || begins || unfinished;
-        if !self.stance.on_replica || !needs_primary || scratch.replies.skipping() {
-            return Leaving::Stays;
-        }
-        if self.session.transaction.status() == Status::Failed {
-            return Leaving::Stays;
-        }
-        match (self.session.transaction.is_open(), self.session.unsynced) {
-            (true, false) if self.stance.movable => Leaving::Can(Way::Rollback),
-            (false, true) if !self.stance.ran && scratch.replies.is_empty() => {
-                Leaving::Can(Way::Sync)
+        let begins = begins || unfinished;
+        match leaving {
+            Leaving::Stays if begins && part == Part::Prepared => Leaving::Leaves,
+            Leaving::Stays if begins => Leaving::Cannot,
+            Leaving::Leaves => {
+                tries.primary = Some(if needs == Needs::Time {
+                    Reason::TransactionTime
+                } else {
+                    Reason::Transaction
+                });
+                Leaving::Leaves
             }
-            // Refused there in the same words. Of several statements one may end the transaction.
-            (true, false)
-                if request.class.kind == Kind::Single
-                    && matches!(
-                        request.class.access,
-                        Access::Primary(Why::Write | Why::RowLock)
-                    ) =>
-            {
-                Leaving::Stays
+            Leaving::Stays if part == Part::First && needs == Needs::Repeatable => {
+                match self.session.transaction.visiting() {
+                    Some(replay) if !self.is_served_well(request, tries, replay, node) => {
+                        Leaving::Leaves
+                    }
+                    _ => Leaving::Stays,
+                }
             }
-            _ => Leaving::Cannot,
+            Leaving::Stays | Leaving::Cannot => leaving,
         }
     }
 
-    /// SET TRANSACTION: its modes are those that the transaction is opened with elsewhere, too.
-    pub(super) fn only_sets_transaction(&self, request: &Request, scratch: &Scratch) -> bool {
-        let text = request
-            .query
-            .clone()
-            .and_then(|range| scratch.client_in.filled().get(range));
-        let effects = text.and_then(|text| crate::sql::effects(text, self.session.lexing));
-        matches!(effects.as_deref(), Some([Effect::SetTransaction(_)]))
-    }
-
-    async fn leave_replica(&mut self, mut lease: Lease, how: Way) {
-        let left = match how {
-            Way::Rollback => {
-                // Each statement had a snapshot of its own, so that it may go on elsewhere; what
-                // ran was only read.
-                let text: Box<[u8]> = b"BEGIN READ ONLY".as_slice().into();
-                let modes = Begin {
-                    read_only: Some(true),
-                    ..Begin::default()
-                };
-                self.session.transaction = Transaction::Deferred { modes, text };
-                observe::execute(&mut lease, "ROLLBACK").await
-            }
-            Way::Sync => {
-                self.session.unsynced = false;
-                observe::sync(&mut lease).await
-            }
+    /// The replica that the transaction visits may also serve this request of it.
+    fn is_served_well(
+        &self,
+        request: &Request,
+        tries: &Tries,
+        replay: &Replay,
+        node: NodeId,
+    ) -> bool {
+        let view = self.proxy.monitor.view();
+        let seen_by_all = self.proxy.seen_by_all(self.consistency());
+        let ask = Ask {
+            begin: Some(Begin {
+                read_only: Some(replay.read_only),
+                ..replay.modes
+            }),
+            ..self.ask(request, tries, &seen_by_all)
         };
+        view.epoch == self.epoch && routing::stays(&ask, &self.tenant.policy, &view, node)
+    }
+
+    /// The transaction's server is lost, and it goes on elsewhere if it may; whether it does.
+    pub(super) fn move_transaction(&mut self) -> bool {
+        let moves = self.session.transaction.survives();
+        if moves {
+            self.proxy.metrics(self.worker).moved();
+        }
+        moves
+    }
+
+    /// Ends what the session has on a replica, to go on elsewhere.
+    async fn leave_replica(&mut self, mut lease: Lease) {
+        let mut left = Ok(());
+        if std::mem::take(&mut self.session.unsynced) {
+            left = observe::sync(&mut lease).await;
+        }
+        if left.is_ok() && self.session.transaction != Transaction::Idle {
+            left = observe::execute(&mut lease, "ROLLBACK").await;
+        }
+        if self.session.transaction.replay().is_some() {
+            self.proxy.metrics(self.worker).moved();
+        }
+        self.session.transaction.leave();
+        self.session.visit = None;
         if left.is_ok() && self.entry.ended().await {
-            lease.give_back(Instant::now());
+            if self.tenant.mode == PoolMode::Session {
+                self.replica = Some(lease);
+            } else {
+                lease.give_back(Instant::now());
+            }
         }
     }
 
@@ -382,13 +432,13 @@ impl Task {
     /// The modes of the transaction that this request opens, if it opens one.
     pub(super) fn begins(&self, request: &Request, scratch: &Scratch) -> Option<Begin> {
         match &self.session.transaction {
-            Transaction::Deferred { modes, .. } => {
+            Transaction::Deferred(replay) => {
                 // Among other statements it might not be carried out.
                 let sets =
                     request.class.traits.has(Traits::EFFECTS) && request.class.kind == Kind::Single;
                 let range = request.query.clone().filter(|_| sets);
                 let text = range.and_then(|range| scratch.client_in.filled().get(range));
-                Some(answer::merged(*modes, text, self.session.lexing))
+                Some(answer::merged(replay.modes, text, self.session.lexing))
             }
             Transaction::Idle | Transaction::Open { .. } | Transaction::Lost { .. } => {
                 match request.class.kind {
@@ -421,6 +471,35 @@ impl Task {
                 })
     }
 
+    fn consistency(&self) -> Consistency {
+        self.session
+            .own
+            .consistency
+            .unwrap_or(self.tenant.policy.consistency)
+    }
+
+    fn ask<'a>(&'a self, request: &Request, tries: &'a Tries, seen_by_all: &'a Seen) -> Ask<'a> {
+        let unfinished = match request.end {
+            End::Open => Some(Reason::TooLong),
+            End::Flush if request.work == Work::Runs => Some(Reason::Flush),
+            End::Flush | End::Sync | End::Ready => None,
+        };
+        Ask {
+            class: request.class,
+            begin: tries.begin,
+            needs: tries.demand.as_ref().map(|demand| demand.needs),
+            read_only_session: tries.begin.is_some() && self.session.is_read_only_by_default(),
+            isolation: tries.begin.and_then(|_| self.session.default_isolation()),
+            unfinished,
+            leaning: tries.leaning,
+            own: &self.session.own,
+            seen: &self.session.seen,
+            seen_by_all,
+            avoid: &tries.avoid,
+            now: self.began.into_std(),
+        }
+    }
+
     fn decide(&self, request: &Request, tries: &Tries) -> Route {
         if let Some(reason) = tries.primary {
             return Route {
@@ -428,30 +507,8 @@ impl Task {
                 reason,
             };
         }
-        let unfinished = match request.end {
-            End::Open => Some(Reason::TooLong),
-            End::Flush if request.work == Work::Runs => Some(Reason::Flush),
-            End::Flush | End::Sync | End::Ready => None,
-        };
-        let consistency = self
-            .session
-            .own
-            .consistency
-            .unwrap_or(self.tenant.policy.consistency);
-        let seen_by_all = self.proxy.seen_by_all(consistency);
-        let ask = Ask {
-            class: request.class,
-            begin: tries.begin,
-            read_only_session: tries.begin.is_some() && self.session.is_read_only_by_default(),
-            isolation: tries.begin.and_then(|_| self.session.default_isolation()),
-            unfinished,
-            leaning: tries.leaning,
-            own: &self.session.own,
-            seen: &self.session.seen,
-            seen_by_all: &seen_by_all,
-            avoid: &tries.avoid,
-            now: self.began.into_std(),
-        };
+        let seen_by_all = self.proxy.seen_by_all(self.consistency());
+        let ask = self.ask(request, tries, &seen_by_all);
         let view = self.proxy.monitor.view();
         route(
             &ask,
@@ -476,21 +533,4 @@ impl Task {
             && request.class.kind == Kind::Single;
         !(splittable && alone && request.class.access == Access::Read)
     }
-}
-
-fn belongs_on_primary(request: &Request) -> bool {
-    matches!(request.class.access, Access::Primary(_)) && request.class.hint != Some(Hint::Replica)
-}
-
-/// Whether a request goes on where its transaction is.
-enum Leaving {
-    Stays,
-    Can(Way),
-    Cannot,
-}
-
-/// How a replica is left.
-enum Way {
-    Rollback,
-    Sync,
 }

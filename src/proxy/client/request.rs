@@ -20,9 +20,10 @@ use crate::{
     metrics::RetryReason,
     pool::Lease,
     protocol::{SqlState, backend::Status, write},
-    routing::{Reason, Route, Target},
+    routing::{Reason, Route, Target, Transactions},
     session::{
         Pin, Session, Transaction,
+        demand::Demand,
         effects::{see_extended, server_lost},
         emit::{self, Mentions, Sink},
         request::{End, Request, Work},
@@ -49,12 +50,59 @@ impl Task {
             leaning: self.leans(&request, scratch),
             ..Tries::default()
         };
+        tries.demand = self.demand(&request, tries.begin, scratch);
         loop {
             match self.attempt(&request, &mut tries, scratch).await? {
                 Next::Done => return Ok(()),
                 Next::Again => scratch.resolved.rewind(),
             }
         }
+    }
+
+    /// What the request needs of its transaction's server, where that may be a replica.
+    fn demand(
+        &self,
+        request: &Request,
+        begin: Option<Begin>,
+        scratch: &mut Scratch,
+    ) -> Option<Demand> {
+        let replay = self.session.transaction.replay();
+        let may = match begin {
+            Some(modes) => self.may_begin_on_replica(modes),
+            None if replay.is_some() => true,
+            // A text that begins a transaction and goes on.
+            None => {
+                request.class.kind == Kind::Several
+                    && request.query.is_some()
+                    && request.class.traits.has(Traits::EFFECTS)
+                    && self.session.transaction == Transaction::Idle
+            }
+        };
+        may.then(|| {
+            let bytes = scratch.client_in.filled();
+            let frames = bytes
+                .get(..request.len.min(bytes.len()))
+                .unwrap_or_default();
+            Demand::of_request(
+                request,
+                frames,
+                &self.session,
+                &mut scratch.resolved,
+                replay,
+            )
+        })
+    }
+
+    fn may_begin_on_replica(&self, modes: Begin) -> bool {
+        modes
+            .read_only
+            .unwrap_or_else(|| self.session.is_read_only_by_default())
+            || self
+                .session
+                .own
+                .transactions
+                .unwrap_or(self.tenant.policy.transactions)
+                == Transactions::Optimistic
     }
 
     /// One try: route, lend, send, pass the answer on.
@@ -93,8 +141,10 @@ impl Task {
             .query(route, request.class.access, node);
         let was_open = self.session.transaction.is_open();
         let continued = self.session.unsynced;
+        // It can be run again elsewhere with its transaction.
+        let moves = replica && self.session.transaction.visiting().is_some();
         let base = scratch.to_client.bytes.len();
-        let Some(emitted) = self.emit(request, &mut lease, replica, scratch) else {
+        let Some(emitted) = self.emit(request, &mut lease, replica, tries, scratch) else {
             drop(lease);
             let error = Visible::fatal(
                 Fault::Client,
@@ -109,7 +159,7 @@ impl Task {
         };
         let pure = request.class.traits.has(Traits::PURE_READ);
         let terms = Terms {
-            refuse: if replica && !was_open && !continued {
+            refuse: if replica && (!was_open || moves) && !continued {
                 Refuse::FromReplica
             } else {
                 Refuse::Nothing
@@ -123,7 +173,7 @@ impl Task {
                 Side::Primary
             },
         };
-        let once = was_open || continued || request.end == End::Open || request.oversize;
+        let once = was_open && !moves || continued || request.end == End::Open || request.oversize;
         let kept = if once { 0 } else { emitted.consumed };
         let exchange = match self.ongoing.take() {
             Some(mut ongoing) => {
@@ -265,7 +315,7 @@ impl Task {
         if self.session.transaction.is_open() || self.session.unsynced {
             return Ok(());
         }
-        let wanted = self.session.settings.current();
+        let wanted = self.session.settings.outside();
         let changes = match &lease.backend.settings {
             Some(known) if Arc::ptr_eq(known, wanted) => false,
             Some(known) => {
@@ -332,6 +382,7 @@ impl Task {
         request: &Request,
         lease: &mut Lease,
         replica: bool,
+        tries: &Tries,
         scratch: &mut Scratch,
     ) -> Option<emit::Passing> {
         let class = request.class;
@@ -352,17 +403,17 @@ impl Task {
         } else {
             scratch.expected.clear();
             self.stance.ran = false;
+            self.session.visit = None;
         }
         self.stance.ran |= request.work == Work::Runs;
-        if !self.session.transaction.is_open() {
-            self.stance.movable = true;
+        if replica && let Some(demand) = &tries.demand {
+            let read_only = tries.begin.is_some_and(|modes| {
+                let by_default = || self.session.is_read_only_by_default();
+                modes.read_only.unwrap_or_else(by_default)
+            });
+            let visit = self.session.visit.get_or_insert_default();
+            visit.sent(demand, read_only);
         }
-        self.stance.movable &= class.traits.has(Traits::PURE_READ)
-            && (!class.traits.has(Traits::EFFECTS)
-                || matches!(class.kind, Kind::Begin(_))
-                || self.only_sets_transaction(request, scratch))
-            && !request.oversize
-            && request.end != End::Open;
         let skipping = scratch.replies.skipping();
         let server = &mut **lease;
         let mut sink = Sink {
@@ -372,12 +423,13 @@ impl Task {
             prepared_limit: self.tenant.prepared_limit,
         };
         if !self.session.transaction.is_open() && !self.session.unsynced {
-            if let Some(sql) = sink.backend.statements_to(self.session.settings.current()) {
+            let wanted = self.session.settings.outside();
+            if let Some(sql) = sink.backend.statements_to(wanted) {
                 sink.hidden_query(sql.as_bytes());
-                sink.backend.settings = Some(Arc::clone(self.session.settings.current()));
+                sink.backend.settings = Some(Arc::clone(wanted));
             }
-            if let Transaction::Deferred { text, .. } = &self.session.transaction {
-                sink.hidden_query(text);
+            if let Transaction::Deferred(replay) = &self.session.transaction {
+                replay.write(&mut sink, replica);
             }
         }
         let bytes = scratch.client_in.filled();
@@ -465,6 +517,8 @@ pub(super) struct Tries {
     pub(super) begin: Option<Begin>,
     /// Its statement conflicted with recovery lately.
     pub(super) leaning: bool,
+    /// What it needs of its transaction's server, where that may be a replica.
+    pub(super) demand: Option<Demand>,
     /// Only the primary may answer now.
     pub(super) primary: Option<Reason>,
 }

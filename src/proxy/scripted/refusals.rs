@@ -131,7 +131,7 @@ async fn the_primarys_own_refusal_is_the_last_word() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn in_a_transaction_on_a_replica_a_refusal_is_the_answer() {
+async fn in_a_transaction_that_only_read_a_refusal_takes_it_to_the_primary() {
     let (mut bed, mut primary) = Bed::start(&[]).await;
     let mut client = bed.client().await;
     client.send(&query("begin read only")).await;
@@ -148,9 +148,16 @@ async fn in_a_transaction_on_a_replica_a_refusal_is_the_answer() {
     client.send(&query(READ)).await;
     replica.expect_only(&[&query(READ)]).await;
     let conflict = error("40001", "canceling statement due to conflict with recovery");
-    replica.send(&[conflict.clone(), ready('E')].concat()).await;
-    client.expect_only(&[&conflict, &ready('E')]).await;
-    primary.quiet().await;
+    replica.send(&[conflict, ready('E')].concat()).await;
+    replica.expect(&[&query("ROLLBACK")]).await;
+    replica.send(&done("ROLLBACK", 'I')).await;
+    primary
+        .expect_only(&[&query("begin read only"), &query(READ)])
+        .await;
+    primary
+        .send(&[done("BEGIN", 'T'), answer.clone()].concat())
+        .await;
+    client.expect_only(&[&answer]).await;
 }
 
 #[tokio::test(start_paused = true)]

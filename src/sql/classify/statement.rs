@@ -334,6 +334,14 @@ impl Reader<'_, '_> {
                 traits.with(Traits::PREPARED_VIEW)
             }
             b"currval" | b"lastval" => traits.with(Traits::SEQUENCES),
+            b"current_date" | b"current_time" | b"current_timestamp" | b"localtime"
+            | b"localtimestamp" => traits.with(Traits::TRANSACTION_TIME),
+            // `age` of one argument counts from today.
+            b"now" | b"transaction_timestamp" | b"age"
+                if self.tokens.is(at + 1, TokenKind::LeftParen) =>
+            {
+                traits.with(Traits::TRANSACTION_TIME)
+            }
             _ => traits,
         })
     }

@@ -181,6 +181,43 @@ pub(in crate::sql) fn setting_name(at: &mut Cursor<'_>) -> Option<Option<Setting
     Some(setting.filter(|_| at.done()))
 }
 
+/// `SELECT [pg_catalog.]set_config(name, value, true) [AS label], …`, where names and values are
+/// strings, NULL or parameters, perhaps with a cast to text.
+pub(super) fn is_local_config(statement: &[u8], lexing: Lexing) -> bool {
+    let mut at = Cursor::new(statement, lexing);
+    at.word("select") && local_configs(&mut at, lexing).is_some()
+}
+
+fn local_configs(at: &mut Cursor<'_>, lexing: Lexing) -> Option<()> {
+    fn wanted(found: bool) -> Option<()> {
+        found.then_some(())
+    }
+    loop {
+        let mut function = at.name()?;
+        if function == "pg_catalog" && at.punct(TokenKind::Dot) {
+            function = at.name()?;
+        }
+        wanted(function == "set_config" && at.punct(TokenKind::LeftParen))?;
+        for _ in 0..2 {
+            if !at.punct(TokenKind::Param) && !at.word("null") {
+                at.string(lexing)?;
+            }
+            if at.punct(TokenKind::Cast) {
+                wanted(at.word("text"))?;
+            }
+            wanted(at.punct(TokenKind::Comma))?;
+        }
+        wanted(at.word("true") && at.punct(TokenKind::RightParen))?;
+        if at.word("as") {
+            at.name()?;
+        }
+        if at.done() {
+            return Some(());
+        }
+        wanted(at.punct(TokenKind::Comma))?;
+    }
+}
+
 /// The statement has a call of `set_config`, or may have one.
 pub(super) fn mentions_set_config(mut at: Cursor<'_>) -> bool {
     while let Some(token) = at.peek() {
