@@ -27,7 +27,14 @@ pub(super) const BOUNDS: [u64; 18] = [
     30_000_000_000,
 ];
 
-/// Durations in buckets from 50 µs to 30 s. An observation is two relaxed additions.
+/// Adds to a counter of the worker that calls: nobody else writes it, so that a load and a store do,
+/// without locking the processor's bus.
+#[inline]
+pub(super) fn add(counter: &AtomicU64, count: u64) {
+    counter.store(counter.load(Relaxed).wrapping_add(count), Relaxed);
+}
+
+/// Durations in buckets from 50 µs to 30 s, of one worker. An observation is two additions.
 #[derive(Debug, Default)]
 pub struct Histogram {
     buckets: [AtomicU64; BOUNDS.len() + 1],
@@ -50,9 +57,9 @@ impl Histogram {
         let nanos = u64::try_from(duration.as_nanos()).unwrap_or(u64::MAX);
         let bucket = BOUNDS.partition_point(|bound| *bound < nanos);
         if let Some(bucket) = self.buckets.get(bucket) {
-            bucket.fetch_add(1, Relaxed);
+            add(bucket, 1);
         }
-        self.sum.fetch_add(nanos, Relaxed);
+        add(&self.sum, nanos);
     }
 
     pub(super) fn add_to(&self, total: &mut Distribution) {

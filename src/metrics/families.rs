@@ -478,8 +478,9 @@ fn cache_families(cache: &CacheStats) -> Vec<MetricFamily> {
     vec![
         counter(
             "pgsplit_class_cache_hits_total",
-            "Statements whose class was cached, by its skeleton (the text with its literals left out) or by its fingerprint.",
+            "Statements whose class was cached, as it is (prepared statements), by its skeleton (the text with its literals left out) or by its fingerprint.",
             vec![
+                of("text", cache.text_hits),
                 of("skeleton", cache.skeleton_hits),
                 of("fingerprint", cache.fingerprint_hits),
             ],

@@ -1,8 +1,8 @@
 //! One worker's share of the counters.
 //!
 //! A worker writes only its own shard, so that two threads never fight for a cache line; a scrape
-//! reads all shards. Each call is an index and one or two relaxed additions: no lookup, no hash,
-//! no allocation, no lock.
+//! reads all shards. Each call is an index and one or two additions: no lookup, no hash, no
+//! allocation, no lock.
 
 use std::{
     fmt,
@@ -14,7 +14,7 @@ use std::{
 };
 
 use super::{
-    cells::{Histogram, UpDown},
+    cells::{Histogram, UpDown, add},
     labels::{self, LoginResult, REASONS, RetryReason},
 };
 use crate::{
@@ -107,20 +107,20 @@ impl WorkerMetrics {
                     && labels::counts_as_read(access)
                     && let Some(count) = self.replica_reads.get(labels::reason_index(route.reason))
                 {
-                    count.fetch_add(1, Relaxed);
+                    add(count, 1);
                 }
-                cells.replica_queries.fetch_add(1, Relaxed)
+                add(&cells.replica_queries, 1)
             }
             Target::Primary => {
                 if labels::counts_as_read(access)
                     && let Some(count) = self.primary_reads.get(labels::reason_index(route.reason))
                 {
-                    count.fetch_add(1, Relaxed);
+                    add(count, 1);
                 }
                 if matches!(access, Access::Primary(Why::Unparsable | Why::TooLong)) {
-                    self.unparsed.fetch_add(1, Relaxed);
+                    add(&self.unparsed, 1);
                 }
-                cells.primary_queries.fetch_add(1, Relaxed)
+                add(&cells.primary_queries, 1)
             }
         };
     }
@@ -128,7 +128,7 @@ impl WorkerMetrics {
     /// A request was answered without a server.
     #[inline]
     pub fn answered(&self) {
-        self.answered.fetch_add(1, Relaxed);
+        add(&self.answered, 1);
     }
 
     /// From a request's first byte to its ReadyForQuery.
@@ -337,32 +337,32 @@ impl DatabaseStats {
     /// A request ended.
     #[inline]
     pub fn query(&self, on_replica: bool, took: Duration) {
-        self.queries.fetch_add(1, Relaxed);
+        add(&self.queries, 1);
         if on_replica {
-            self.replica_queries.fetch_add(1, Relaxed);
+            add(&self.replica_queries, 1);
         }
-        self.query_micros.fetch_add(micros(took), Relaxed);
+        add(&self.query_micros, micros(took));
     }
 
     /// A transaction ended (an autocommit statement is one).
     #[inline]
     pub fn transaction(&self, took: Duration) {
-        self.transactions.fetch_add(1, Relaxed);
-        self.transaction_micros.fetch_add(micros(took), Relaxed);
+        add(&self.transactions, 1);
+        add(&self.transaction_micros, micros(took));
     }
 
     /// A server connection was lent after this long.
     #[inline]
     pub fn assigned(&self, waited: Duration) {
-        self.assignments.fetch_add(1, Relaxed);
-        self.wait_micros.fetch_add(micros(waited), Relaxed);
+        add(&self.assignments, 1);
+        add(&self.wait_micros, micros(waited));
     }
 
     /// Bytes came from and went to the client.
     #[inline]
     pub fn bytes(&self, received: usize, sent: usize) {
-        self.received.fetch_add(received as u64, Relaxed);
-        self.sent.fetch_add(sent as u64, Relaxed);
+        add(&self.received, received as u64);
+        add(&self.sent, sent as u64);
     }
 }
 

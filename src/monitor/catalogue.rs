@@ -64,6 +64,8 @@ const MAX_DATABASES: usize = 1000;
 pub struct CatalogueSlot {
     database: Box<str>,
     current: ArcSwapOption<Catalogue>,
+    /// Of `current`, or 0; changed after it.
+    generation: AtomicU64,
     /// DDL reports so far. Whoever changes this or publishes to `current` holds the lock.
     changes: Mutex<u64>,
     used: AtomicBool,
@@ -84,20 +86,42 @@ impl CatalogueSlot {
         Self {
             database: database.into(),
             current: ArcSwapOption::empty(),
+            generation: AtomicU64::new(0),
             changes: Mutex::new(0),
             used: AtomicBool::new(true),
             wake: Notify::new(),
         }
     }
 
-    /// The catalogue, if one can be trusted at this moment; else it is on its way. Cheap.
+    /// The catalogue, if one can be trusted at this moment; else it is on its way.
     #[must_use]
     pub fn current(&self) -> Option<Arc<Catalogue>> {
+        self.mark_used();
+        self.current.load_full()
+    }
+
+    /// The generation of the catalogue that [`Self::current`] gives from now on, or a later one, if
+    /// any; 0: none. Cheap.
+    #[must_use]
+    pub fn generation(&self) -> u64 {
+        self.mark_used();
+        self.generation.load(Ordering::Acquire)
+    }
+
+    fn mark_used(&self) {
         if !self.used.load(Ordering::Relaxed) {
             self.used.store(true, Ordering::Relaxed);
             self.wake.notify_one();
         }
-        self.current.load_full()
+    }
+
+    /// Whoever calls holds the lock of `changes`.
+    fn set(&self, catalogue: Option<Catalogue>) {
+        let generation = catalogue.as_ref().map_or(0, |new| new.generation);
+        self.current.store(catalogue.map(Arc::new));
+        // In this order: what is classified under a generation was classified with its catalogue, or
+        // with less.
+        self.generation.store(generation, Ordering::Release);
     }
 
     /// The catalogue may have changed: it is gone until it has been loaded anew. To be called when
@@ -105,7 +129,7 @@ impl CatalogueSlot {
     pub fn ddl_seen(&self) {
         let mut changes = self.changes();
         *changes += 1;
-        self.current.store(None);
+        self.set(None);
         drop(changes);
         self.wake.notify_one();
     }
@@ -113,13 +137,13 @@ impl CatalogueSlot {
     pub(super) fn publish(&self, catalogue: Catalogue, as_of: u64) {
         let changes = self.changes();
         if *changes == as_of {
-            self.current.store(Some(Arc::new(catalogue)));
+            self.set(Some(catalogue));
         }
     }
 
     fn withdraw(&self) {
         let _changes = self.changes();
-        self.current.store(None);
+        self.set(None);
     }
 
     fn changes(&self) -> MutexGuard<'_, u64> {

@@ -87,13 +87,17 @@ struct Shared {
     /// For taking connections that are idle at another worker.
     siblings: OnceLock<Box<[WeakPool<Manager>]>>,
     /// By worker: connections that came back last, the last one on top.
-    warm: Box<[Mutex<Vec<Warm>>]>,
+    warm: Box<[Mutex<WarmSlots>]>,
 }
 
-/// A connection that nobody has, and its place under the limit.
-struct Warm {
+type WarmSlots = Vec<Box<Slot>>;
+
+/// A connection and its place under the limit.
+struct Slot {
     object: Object<Manager>,
     permit: OwnedSemaphorePermit,
+    /// Of [`Pool::acquire_for_fallback`].
+    share: Option<OwnedSemaphorePermit>,
 }
 
 struct Manager {
@@ -124,13 +128,9 @@ pub enum AcquireError {
 /// A connection that is lent to one session.
 pub struct Lease {
     /// `None` only while it is being given back.
-    object: Option<Object<Manager>>,
+    slot: Option<Box<Slot>>,
     shared: Arc<Shared>,
-    /// `None` only while it is being given back.
-    permit: Option<OwnedSemaphorePermit>,
     worker: usize,
-    /// Of [`Pool::acquire_for_fallback`].
-    _share: Option<OwnedSemaphorePermit>,
 }
 
 /// How many connections a pool has.
@@ -255,7 +255,7 @@ impl Shared {
     }
 
     /// This worker's warm connections.
-    fn warm(&self, worker: usize) -> Option<MutexGuard<'_, Vec<Warm>>> {
+    fn warm(&self, worker: usize) -> Option<MutexGuard<'_, WarmSlots>> {
         let warm = self.warm.get(worker)?;
         Some(warm.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -361,15 +361,9 @@ impl Pool {
     #[must_use]
     pub fn warm(&self, worker: usize, now: Instant) -> Option<Lease> {
         loop {
-            let Warm { mut object, permit } = self.shared.warm(worker)?.pop()?;
-            let quiet = object.is_quiet(self.limits.max_lifetime, now);
-            let lease = Lease {
-                object: Some(object),
-                shared: Arc::clone(&self.shared),
-                permit: Some(permit),
-                _share: None,
-                worker,
-            };
+            let mut slot = self.shared.warm(worker)?.pop()?;
+            let quiet = slot.object.is_quiet(self.limits.max_lifetime, now);
+            let lease = self.lease_of(slot, worker);
             if quiet {
                 return Some(lease);
             }
@@ -382,7 +376,7 @@ impl Pool {
     pub fn warm_for_fallback(&self, worker: usize, now: Instant) -> Option<Lease> {
         let share = Arc::clone(&self.reads).try_acquire_owned().ok()?;
         let mut lease = self.warm(worker, now)?;
-        lease._share = Some(share);
+        lease.shares(share);
         Some(lease)
     }
 
@@ -430,7 +424,7 @@ impl Pool {
                 self.lease(worker, permit).await?
             }
         };
-        lease._share = Some(share);
+        lease.shares(share);
         Ok(lease)
     }
 
@@ -446,33 +440,31 @@ impl Pool {
             Err(PoolError::Backend(error)) => return Err(AcquireError::Connect(error)),
             Err(_) => return Err(AcquireError::Closed),
         };
-        Ok(Lease {
-            object: Some(object),
+        Ok(self.lease_of(Slot::new(object, permit), worker))
+    }
+
+    fn lease_of(&self, slot: Box<Slot>, worker: usize) -> Lease {
+        Lease {
+            slot: Some(slot),
             shared: Arc::clone(&self.shared),
-            permit: Some(permit),
-            _share: None,
             worker,
-        })
+        }
     }
 
     /// Lends the connection of this number, if it is idle at this worker. Never waits.
     #[must_use]
     pub fn acquire_link(&self, worker: usize, number: u64) -> Option<Lease> {
-        let lease = |object, permit| Lease {
-            object: Some(object),
-            shared: Arc::clone(&self.shared),
-            permit: Some(permit),
-            worker,
-            _share: None,
-        };
         let warm = {
             let mut warm = self.shared.warm(worker)?;
-            let is_it = |warm: &Warm| warm.object.link.number() == number;
-            warm.iter().position(is_it).map(|at| warm.remove(at))
+            warm.iter()
+                .position(|slot| slot.object.link.number() == number)
+                .map(|at| warm.remove(at))
         };
-        if let Some(Warm { mut object, permit }) = warm {
-            let quiet = object.is_quiet(self.limits.max_lifetime, Instant::now());
-            let lease = lease(object, permit);
+        if let Some(mut slot) = warm {
+            let quiet = slot
+                .object
+                .is_quiet(self.limits.max_lifetime, Instant::now());
+            let lease = self.lease_of(slot, worker);
             return quiet.then_some(lease);
         }
         let permit = Arc::clone(&self.permits).try_acquire_owned().ok()?;
@@ -489,7 +481,7 @@ impl Pool {
         while let Some(other) = others.pop() {
             drop(other);
         }
-        Some(lease(object?, permit))
+        Some(self.lease_of(Slot::new(object?, permit), worker))
     }
 
     fn deadline(&self) -> Instant {
@@ -644,36 +636,56 @@ impl Drop for Waiting<'_> {
     }
 }
 
+impl Slot {
+    fn new(object: Object<Manager>, permit: OwnedSemaphorePermit) -> Box<Self> {
+        Box::new(Self {
+            object,
+            permit,
+            share: None,
+        })
+    }
+
+    fn discard(self) {
+        // Taking it out of the pool counts it out; dropping it closes the socket.
+        drop(Object::take(self.object));
+    }
+}
+
 impl Lease {
     /// The connection is clean (nothing owed, no transaction): the next session may have it.
     pub fn give_back(mut self, now: Instant) {
-        let (Some(mut object), Some(permit)) = (self.object.take(), self.permit.take()) else {
+        let Some(mut slot) = self.slot.take() else {
             return;
         };
-        if object.link.is_doomed() || object.link.is_retired() || object.backend.spoiled {
-            self.discard(object);
+        slot.share = None;
+        let server = &mut slot.object;
+        if server.link.is_doomed() || server.link.is_retired() || server.backend.spoiled {
+            slot.discard();
             return;
         }
-        if std::mem::take(&mut object.backend.tainted) {
+        if std::mem::take(&mut server.backend.tainted) {
             // Reset before it serves anyone: nothing of this session may be seen by the next.
-            object.backend.settings = None;
+            server.backend.settings = None;
         }
-        object.idle_since = now;
+        server.idle_since = now;
         if let Some(mut warm) = self.shared.warm(self.worker) {
             // Under the lock, see `Pool::wait`.
             if self.shared.waiting.load(Ordering::Relaxed) == 0 {
-                warm.push(Warm { object, permit });
+                warm.push(slot);
                 return;
             }
         }
         // In this order: who gets the place finds the connection.
+        let Slot { object, permit, .. } = *slot;
         drop(object);
         drop(permit);
     }
 
-    fn discard(&self, object: Object<Manager>) {
-        // Taking it out of the pool counts it out; dropping it closes the socket.
-        drop(Object::take(object));
+    /// It takes a place among those that reads may have in the replicas' stead.
+    fn shares(&mut self, share: OwnedSemaphorePermit) {
+        if let Some(slot) = &mut self.slot {
+            slot.share = Some(share);
+        }
     }
 
     /// The node at the other end.
@@ -691,9 +703,10 @@ impl std::ops::Deref for Lease {
         reason = "only give_back and drop take the object, and both end the lease"
     )]
     fn deref(&self) -> &Server {
-        self.object
-            .as_ref()
+        let slot = self.slot.as_ref();
+        &slot
             .expect("a lease has its connection until it ends")
+            .object
     }
 }
 
@@ -703,16 +716,17 @@ impl std::ops::DerefMut for Lease {
         reason = "only give_back and drop take the object, and both end the lease"
     )]
     fn deref_mut(&mut self) -> &mut Server {
-        self.object
-            .as_mut()
+        let slot = self.slot.as_mut();
+        &mut slot
             .expect("a lease has its connection until it ends")
+            .object
     }
 }
 
 impl Drop for Lease {
     fn drop(&mut self) {
-        if let Some(object) = self.object.take() {
-            self.discard(object);
+        if let Some(slot) = self.slot.take() {
+            slot.discard();
         }
     }
 }

@@ -116,10 +116,18 @@ impl Client {
     /// The request has ended: no cancel is aimed at the connection any more, and none is on its
     /// way when this returns. False: one may be, the connection must be closed.
     pub(super) async fn ended(&self) -> bool {
+        self.ended_quietly() || self.cancels_arrive().await
+    }
+
+    /// The request has ended: no cancel is aimed at the connection any more. True: none is on its
+    /// way, either; else see [`Self::cancels_arrive`].
+    pub(super) fn ended_quietly(&self) -> bool {
         *self.running() = None;
-        if self.cancelling.load(Ordering::Acquire) == 0 {
-            return true;
-        }
+        self.cancelling.load(Ordering::Acquire) == 0
+    }
+
+    /// Waits until no cancel is on its way. False: one may still be, the connection must be closed.
+    pub(super) async fn cancels_arrive(&self) -> bool {
         let arrived = async {
             loop {
                 let notified = self.cancelled.notified();

@@ -186,6 +186,7 @@ impl Inspect for Proxy {
         let databases: Vec<_> = self.tenants().databases.values().cloned().collect();
         let mut sum = CacheStats::default();
         for stats in databases.iter().flat_map(|database| database.cache_stats()) {
+            sum.text_hits += stats.text_hits;
             sum.skeleton_hits += stats.skeleton_hits;
             sum.fingerprint_hits += stats.fingerprint_hits;
             sum.misses += stats.misses;

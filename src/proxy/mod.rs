@@ -276,15 +276,15 @@ impl Proxy {
         lexing: Lexing,
         sqlstate: SqlState,
     ) {
-        let Some(mut classes) = tenant.database.classes(worker) else {
-            return;
-        };
         match &sqlstate.0 {
             b"25006" => {
-                classes.correct(text, lexing, Class::primary(Why::Write, Traits::OBSERVE));
+                if let Some(mut classes) = tenant.database.classes(worker) {
+                    classes.correct(text, lexing, Class::primary(Why::Write, Traits::OBSERVE));
+                }
             }
             b"40001" | b"40P01" => {
-                classes.lean(text, lexing, Instant::now().into_std() + LEAN);
+                let until = Instant::now().into_std() + LEAN;
+                tenant.database.lean(worker, text, lexing, until);
             }
             _ => {}
         }

@@ -5,7 +5,10 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
 };
 
 use tokio::time::Instant;
@@ -22,7 +25,7 @@ use crate::{
     protocol::startup::Setting,
     routing::Policy,
     session::settings::Settings,
-    sql::{CacheLimits, CacheStats, ClassCache, Unknown, catalogue::Catalogue},
+    sql::{CacheLimits, CacheStats, ClassCache, Lexing, Unknown, catalogue::Catalogue},
 };
 
 /// One database as clients name it.
@@ -37,7 +40,9 @@ pub(super) struct Database {
     /// Where its catalogue is to be found.
     catalogue: Option<Arc<CatalogueSlot>>,
     /// Some session has asked for `currval` or `lastval`: whoever writes may ask for them, too.
-    sequences: std::sync::atomic::AtomicBool,
+    sequences: AtomicBool,
+    /// Some text may lean to the primary.
+    leaning: AtomicBool,
 }
 
 /// See the module's description.
@@ -86,24 +91,29 @@ impl Database {
                 .map(|_| DatabaseStats::default())
                 .collect(),
             catalogue,
-            sequences: std::sync::atomic::AtomicBool::new(false),
+            sequences: AtomicBool::new(false),
+            leaning: AtomicBool::new(false),
         }
     }
 
     /// A session has asked for `currval` or `lastval`.
     pub(super) fn keeps_sequences(&self) {
-        self.sequences
-            .store(true, std::sync::atomic::Ordering::Relaxed);
+        self.sequences.store(true, Ordering::Relaxed);
     }
 
     /// Sessions ask for `currval` or `lastval`.
     pub(super) fn asks_for_sequences(&self) -> bool {
-        self.sequences.load(std::sync::atomic::Ordering::Relaxed)
+        self.sequences.load(Ordering::Relaxed)
     }
 
     /// What is known of its functions and relations at this moment.
     pub(super) fn catalogue(&self) -> Option<Arc<Catalogue>> {
         self.catalogue.as_ref()?.current()
+    }
+
+    /// The generation of that; 0: nothing is known.
+    pub(super) fn generation(&self) -> u64 {
+        self.catalogue.as_ref().map_or(0, |slot| slot.generation())
     }
 
     /// DDL has passed: nothing is known until it has been loaded again.
@@ -121,6 +131,25 @@ impl Database {
                 .lock()
                 .unwrap_or_else(PoisonError::into_inner),
         )
+    }
+
+    /// Keeps texts like this one on the primary until then, see [`ClassCache::lean`].
+    pub(super) fn lean(
+        &self,
+        worker: usize,
+        text: &[u8],
+        lexing: Lexing,
+        until: std::time::Instant,
+    ) {
+        if let Some(mut classes) = self.classes(worker) {
+            classes.lean(text, lexing, until);
+            self.leaning.store(true, Ordering::Relaxed);
+        }
+    }
+
+    /// Some text may lean to the primary.
+    pub(super) fn may_lean(&self) -> bool {
+        self.leaning.load(Ordering::Relaxed)
     }
 
     fn all_classes(&self) -> impl Iterator<Item = MutexGuard<'_, ClassCache>> {

@@ -491,7 +491,7 @@ mod tests {
             &mut session,
             &statements,
             &mut resolved,
-            class,
+            |text, _form| class(text),
         );
         let Ok(Scan::Request(request)) = found else {
             panic!("{found:?}");

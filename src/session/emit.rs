@@ -2,6 +2,8 @@
 //! then the client's frames, with names of prepared statements replaced and missing statements
 //! added. What is owed for each is entered in the same breath.
 
+use std::borrow::Cow;
+
 use super::{
     Session,
     backend::Backend,
@@ -30,7 +32,7 @@ pub struct Sink<'a> {
     pub prepared_limit: usize,
 }
 
-/// In which protocol the messages are that a name is brought for.
+/// In which protocol a message is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Simple,
@@ -285,7 +287,7 @@ pub fn oversize(head: &[u8], session: &mut Session, sink: &mut Sink<'_>) -> Opti
             let named = session.meaning(bind.statement).cloned();
             let name = if bind.statement.is_empty() {
                 sink.ensure_unnamed(session.unnamed.now(), session.number);
-                Vec::new()
+                Cow::default()
             } else {
                 server_side(bind.statement, named.as_ref(), sink)
             };
@@ -487,15 +489,15 @@ fn rewrite(
 
 /// The name on the server of the client's `name`, which is prepared there first if need be. A name
 /// that the session doesn't have goes as it is, so that the server words the error.
-fn server_side(name: &[u8], named: Option<&Named>, sink: &mut Sink<'_>) -> Vec<u8> {
+fn server_side<'a>(name: &'a [u8], named: Option<&'a Named>, sink: &mut Sink<'_>) -> Cow<'a, [u8]> {
     match named {
         Some(Named::Protocol(statement)) => {
             sink.ensure(statement);
-            statement.server_name().into_bytes()
+            Cow::Borrowed(statement.server_name().as_bytes())
         }
         Some(Named::Sql(_)) => {
             sink.bring(name, named, Form::Extended);
-            name.to_vec()
+            Cow::Borrowed(name)
         }
         None => {
             // One that the session has prepared in this very request stays.
@@ -507,11 +509,11 @@ fn server_side(name: &[u8], named: Option<&Named>, sink: &mut Sink<'_>) -> Vec<u
 
 /// A name that the session doesn't have. One that looks like pgsplit's own must not reach another
 /// session's statement.
-fn unknown(name: &[u8]) -> Vec<u8> {
+fn unknown(name: &[u8]) -> Cow<'_, [u8]> {
     if name.starts_with(OWN_PREFIX) {
-        [name, b" "].concat()
+        Cow::Owned([name, b" "].concat())
     } else {
-        name.to_vec()
+        Cow::Borrowed(name)
     }
 }
 

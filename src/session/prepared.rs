@@ -23,6 +23,7 @@ use std::{
 pub struct Statement {
     /// Its name on every server is made of this.
     id: u64,
+    name: Box<str>,
     text: Box<[u8]>,
     /// Count and types as they stand in Parse.
     types: Box<[u8]>,
@@ -49,8 +50,8 @@ impl Statement {
 
     /// Its name on the servers.
     #[must_use]
-    pub fn server_name(&self) -> String {
-        server_name(self.id)
+    pub fn server_name(&self) -> &str {
+        &self.name
     }
 }
 
@@ -149,8 +150,10 @@ impl Statements {
         if let Some(statement) = known.statements.get(&key).and_then(Weak::upgrade) {
             return statement;
         }
+        let id = self.next.fetch_add(1, Ordering::Relaxed);
         let statement = Arc::new(Statement {
-            id: self.next.fetch_add(1, Ordering::Relaxed),
+            id,
+            name: server_name(id).into(),
             text: text.into(),
             types: types.into(),
         });

@@ -87,16 +87,20 @@ pub enum Meaning {
     /// NoticeResponse, ParameterStatus, NotificationResponse: at any time, answering nothing.
     Aside,
     CopyIn,
-    /// ErrorResponse; so many journaled entries won't be carried out. `unnamed`: it answers a Parse
-    /// of the client's unnamed statement, of which there is none now.
-    ///
-    /// `prepares`: it answers what was to make a statement of the session's known to the connection.
-    Error {
-        undone: usize,
-        unnamed: bool,
-        prepares: bool,
-    },
+    /// ErrorResponse.
+    Error(Failed),
     Ready,
+}
+
+/// What an error makes void.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Failed {
+    /// So many journaled entries won't be carried out.
+    pub undone: usize,
+    /// It answers a Parse of the client's unnamed statement, of which there is none now.
+    pub unnamed: bool,
+    /// It answers what was to make a statement of the session's known to the connection.
+    pub prepares: bool,
 }
 
 /// A change of the session's prepared statements, to be confirmed by its answer.
@@ -263,11 +267,11 @@ impl Replies {
             let unnamed = front.owed == Owed::ParseUnnamed;
             let prepares = front.hidden
                 && matches!(front.owed, Owed::Parse | Owed::ParseShared | Owed::Prepare);
-            return Ok(step(Meaning::Error {
+            return Ok(step(Meaning::Error(Failed {
                 undone: self.fail(front.owed),
                 unnamed,
                 prepares,
-            }));
+            })));
         }
         match (front.owed, frame) {
             (Owed::Query | Owed::Prepare | Owed::Call | Owed::Sync, tag::READY_FOR_QUERY) => {
@@ -404,11 +408,11 @@ mod tests {
         replies.sent_journaled(Owed::ParseShared);
         assert_eq!(
             replies.received(b'E').unwrap().meaning,
-            Meaning::Error {
+            Meaning::Error(Failed {
                 undone: 1,
                 unnamed: false,
                 prepares: false
-            }
+            })
         );
         assert!(replies.skipping());
         replies.sent(Owed::Query);

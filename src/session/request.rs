@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use super::{
     Session,
+    emit::Form,
     prepared::{Named, Statements},
     unnamed::Text,
 };
@@ -166,7 +167,8 @@ fn stricter(a: Class, b: Class) -> Class {
 }
 
 /// Looks for a request at the front of `bytes`. Nothing of the session changes until a request is
-/// complete; then its names do, to be confirmed or undone by the answers.
+/// complete; then its names do, to be confirmed or undone by the answers. `classify` is also told in
+/// which protocol's messages a text is.
 ///
 /// # Errors
 /// Bytes that are no message, or a message that may not come here.
@@ -176,7 +178,7 @@ pub fn scan(
     session: &mut Session,
     statements: &Statements,
     resolved: &mut Resolved,
-    mut classify: impl FnMut(&[u8]) -> Class,
+    mut classify: impl FnMut(&[u8], Form) -> Class,
 ) -> Result<Scan, Malformed> {
     let Some(first) = Header::parse(bytes)? else {
         return Ok(Scan::More { needed: HEADER });
@@ -216,7 +218,7 @@ pub fn scan(
             }
             let text = frontend::query(body)?;
             let query = Some(HEADER..HEADER + text.len());
-            let class = within(session, text, &mut classify);
+            let class = within(session, text, &mut |text| classify(text, Form::Simple));
             return Ok(Scan::Request(simple(class, query)));
         }
         _ => {}
@@ -251,7 +253,7 @@ pub fn scan(
         session,
         statements,
         resolved,
-        classify,
+        |text| classify(text, Form::Extended),
     )
     .map(Scan::Request)
 }

@@ -3,7 +3,8 @@
 //! Two tables. The first knows texts by their skeleton: a text that differs from an earlier one in
 //! its literals and comments only, as the next execution of the same code does, costs a quick scan.
 //! The second knows fingerprints, which also see through white space, letters' case and the lengths
-//! of lists. What neither knows is classified, once, and entered in both.
+//! of lists. What neither knows is classified, once, and entered in both. A third knows whole texts:
+//! those that are prepared come again as they are.
 //!
 //! Invariants:
 //! - Everything has a bound: [`CacheLimits`]. A full table drops what wasn't asked for again before what
@@ -34,7 +35,7 @@ pub const LONGEST_TEXT: usize = 1 << 20;
 /// How much a cache may keep.
 #[derive(Clone, Copy, Debug)]
 pub struct CacheLimits {
-    /// Entries of each of the two tables: rounded up to a power of two. An entry takes 40 to 56 bytes.
+    /// Entries of each of the three tables: rounded up to a power of two. An entry takes 40 to 56 bytes.
     pub entries: usize,
     /// Fingerprints that are kept on the primary at one time.
     pub leaning: usize,
@@ -56,6 +57,8 @@ impl Default for CacheLimits {
 /// What happened so far, as counters that only grow.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CacheStats {
+    /// Found as it is.
+    pub text_hits: u64,
     /// Found by the skeleton.
     pub skeleton_hits: u64,
     /// Found by the fingerprint.
@@ -79,6 +82,7 @@ pub struct ClassCache {
     generation: u64,
     skeletons: Table<Skeleton>,
     fingerprints: Table<Class>,
+    texts: Table<Class>,
     leaning: Vec<(Fingerprint, Instant)>,
     /// The latest end in `leaning`.
     leaning_until: Option<Instant>,
@@ -98,6 +102,9 @@ enum Skeleton {
     AskFingerprint,
 }
 
+/// Longer texts aren't known as they are: reading all of one costs as much as its skeleton. In bytes.
+const LONGEST_KEPT: usize = 16 << 10;
+
 /// What of a form's buffer is kept from one text to the next, in bytes.
 const FORM_KEPT: usize = 16 << 10;
 
@@ -110,6 +117,7 @@ impl ClassCache {
             generation: 0,
             skeletons: Table::new(limits.entries),
             fingerprints: Table::new(limits.entries),
+            texts: Table::new(limits.entries),
             leaning: Vec::new(),
             leaning_until: None,
             unknown: UnknownTexts::new(limits.unknown),
@@ -117,6 +125,33 @@ impl ClassCache {
             limits,
             form: Buffer::default(),
         }
+    }
+
+    /// The same for a text that is likely to come again as it is, literals and all: one that is
+    /// prepared.
+    pub fn classify_again(
+        &mut self,
+        text: &[u8],
+        lexing: Lexing,
+        generation: u64,
+        classify: impl FnOnce() -> Class,
+    ) -> Class {
+        if text.len() > LONGEST_KEPT {
+            return self.classify(text, lexing, generation, classify);
+        }
+        if generation != self.generation {
+            self.flush(generation);
+        }
+        let key = self.key.hash(text, lexing);
+        if let Some(class) = self.texts.get(key) {
+            self.stats.text_hits += 1;
+            return class;
+        }
+        let class = self.classify(text, lexing, generation, classify);
+        if !is_counted(class) {
+            self.texts.put(key, class);
+        }
+        class
     }
 
     /// The class of `text`: kept from before, or made by `classify` under the catalogue of this
@@ -179,6 +214,7 @@ impl ClassCache {
         let (form, Fingerprint(hash)) = self.fingerprint(text, lexing);
         if form != Form::Unreadable {
             self.fingerprints.put(hash, class);
+            self.texts.clear();
             let corrected = halves(hash);
             self.skeletons
                 .retain(|entry| !matches!(entry, Skeleton::Known(_, of) if *of == corrected));
@@ -229,7 +265,9 @@ impl ClassCache {
     #[must_use]
     pub fn stats(&self) -> CacheStats {
         CacheStats {
-            evictions: self.skeletons.evictions() + self.fingerprints.evictions(),
+            evictions: self.skeletons.evictions()
+                + self.fingerprints.evictions()
+                + self.texts.evictions(),
             ..self.stats
         }
     }
@@ -252,6 +290,7 @@ impl ClassCache {
         size_of::<Self>()
             + self.skeletons.bytes()
             + self.fingerprints.bytes()
+            + self.texts.bytes()
             + self.leaning.capacity() * size_of::<(Fingerprint, Instant)>()
             + self.unknown.bytes()
             + self.form.capacity()
@@ -271,6 +310,7 @@ impl ClassCache {
         self.generation = generation;
         self.skeletons.clear();
         self.fingerprints.clear();
+        self.texts.clear();
     }
 
     /// The text's fingerprint, or that of what can be read of it.
@@ -290,9 +330,8 @@ impl ClassCache {
 
     /// Counts the text if its class says that something about it isn't known.
     fn note(&mut self, text: &[u8], lexing: Lexing, fingerprint: u128, class: Class) {
-        if let Access::Primary(
-            why @ (Why::Unparsable | Why::UnknownFunction | Why::UnknownRelation),
-        ) = class.access
+        if is_counted(class)
+            && let Access::Primary(why) = class.access
         {
             self.unknown
                 .count(fingerprint, why, || fingerprint::sample(text, lexing));
@@ -302,6 +341,14 @@ impl ClassCache {
     fn leaning_end(&self, place: usize) -> Option<Instant> {
         self.leaning.get(place).map(|&(_, end)| end)
     }
+}
+
+/// Each text of this class is counted, each time.
+fn is_counted(class: Class) -> bool {
+    matches!(
+        class.access,
+        Access::Primary(Why::Unparsable | Why::UnknownFunction | Why::UnknownRelation)
+    )
 }
 
 #[cfg(test)]

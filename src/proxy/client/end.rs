@@ -1,12 +1,15 @@
 //! How a request ended: answered, refused by a replica, or with its server connection lost.
 
-use std::{future::Future as _, task::Poll, time::Duration};
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::time::Instant;
 
 use super::{
     super::{
-        exchange::{Heard, Lost, Refusal, send},
+        exchange::{Heard, Lost, Refusal, poll_send},
         observe,
         scratch::Scratch,
     },
@@ -20,7 +23,7 @@ use crate::{
     metrics::RetryReason,
     pool::Lease,
     protocol::{SqlState, backend::Status, frame::Header, write},
-    routing::{Consistency, Reason, Route, Target},
+    routing::{Consistency, Reason},
     session::{
         Pin, Transaction,
         effects::server_lost,
@@ -29,19 +32,32 @@ use crate::{
     sql::{Kind, Traits},
 };
 
+/// A complete answer, and the connection that it came over.
+#[derive(Debug)]
+pub(super) struct Answered {
+    pub(super) lease: Lease,
+    pub(super) replica: bool,
+    pub(super) status: Option<Status>,
+    pub(super) at: Instant,
+}
+
+/// Whether all that follows from an answer is done.
+pub(super) enum Settled {
+    Done(Result<(), Gone>),
+    Later(Answered),
+}
+
 impl Task {
-    /// The answer is complete.
-    pub(super) async fn answered(
+    /// The answer is complete: notes what follows from it.
+    pub(super) fn answered(
         &mut self,
         request: &Request,
-        mut lease: Lease,
-        route: Route,
+        lease: &mut Lease,
+        replica: bool,
         status: Option<Status>,
-        scratch: &mut Scratch,
-    ) -> Result<(), Gone> {
+    ) -> Instant {
         let answered = Instant::now();
         let now = answered.into_std();
-        let replica = matches!(route.target, Target::Replica(_));
         let (epoch, node) = (self.epoch, lease.node());
         self.count(replica, answered - self.began, status);
         if replica {
@@ -64,76 +80,152 @@ impl Task {
             }
         }
         self.session.unsynced = status.is_none();
-        if status == Some(Status::Idle) {
-            if self.ddl {
-                self.ddl = false;
-                self.tenant.database.ddl_seen();
-            }
-            // What the client waits for goes out before pgsplit looks after itself.
-            if self.session.suspect {
-                self.flush(scratch).await?;
-                let catalogue = self.tenant.database.catalogue();
-                let looked =
-                    observe::look(&mut lease, &mut self.session, catalogue.as_deref()).await;
-                if let Ok(notifications) = &looked {
-                    scratch.to_client.bytes.extend_from_slice(notifications);
-                }
-                if let Err(problem) = looked {
-                    tracing::warn!(node = %self.proxy.monitor.name(node), %problem, "server connection closed: its state could not be read");
-                    let _safe = self.entry.ended().await;
-                    drop(lease);
-                    server_lost(&mut self.session);
-                    return Ok(());
-                }
+        if self.ddl && status == Some(Status::Idle) {
+            self.ddl = false;
+            self.tenant.database.ddl_seen();
+        }
+        answered
+    }
+
+    /// Passes the end of an answer on, and the connection back to the pool unless the session keeps
+    /// it, if that takes no waiting; else [`Self::settle_later`] does.
+    pub(super) fn settle(
+        &mut self,
+        cx: &mut Context<'_>,
+        answer: Answered,
+        scratch: &mut Scratch,
+    ) -> Settled {
+        if answer.status == Some(Status::Idle) && self.session.suspect
+            || self.is_pinned_in_vain(&answer)
+        {
+            return Settled::Later(answer);
+        }
+        let Some(answer) = self.keep(answer) else {
+            return Settled::Done(Ok(()));
+        };
+        if !self.entry.ended_quietly() {
+            return Settled::Later(answer);
+        }
+        Settled::Done(self.pass_on_and_give_back(cx, answer, scratch))
+    }
+
+    /// The same, whatever it takes.
+    pub(super) async fn settle_later(
+        &mut self,
+        mut answer: Answered,
+        scratch: &mut Scratch,
+    ) -> Result<(), Gone> {
+        if answer.status == Some(Status::Idle) && self.session.suspect {
+            match self.looked_after(answer.lease, scratch).await? {
+                Some(lease) => answer.lease = lease,
+                None => return Ok(()),
             }
         }
-        if self.session.pins != self.entry.pins() {
-            self.pins_changed();
-            let forbidden = self.tenant.pin == PinPolicy::Error
-                && self.tenant.mode != PoolMode::Session
-                && status == Some(Status::Idle);
-            if forbidden && !self.session.pins.is_empty() {
-                drop(lease);
-                let reasons: Vec<&str> = self.session.pins.iter().map(Pin::name).collect();
-                let error = Visible::fatal(
-                    Fault::Client,
-                    SqlState::FEATURE_NOT_SUPPORTED,
-                    format!(
-                        "this session needs a server connection of its own ({})",
-                        reasons.join(", ")
-                    ),
-                )
-                .hint("pool.pin = \"error\" forbids it");
-                return Err(self.farewell(&error, scratch).await);
-            }
+        if self.is_pinned_in_vain(&answer) {
+            drop(answer);
+            return Err(self.pin_forbidden(scratch).await);
         }
-        let keep = status != Some(Status::Idle)
-            || self.tenant.mode == PoolMode::Session
-            || (!replica && !self.session.pins.is_empty());
-        if keep {
-            let in_transaction = status != Some(Status::Idle);
-            if replica && !in_transaction {
-                self.replica = Some(lease)
-            } else {
-                self.held = Some(lease)
-            }
+        let Some(answer) = self.keep(answer) else {
             return Ok(());
-        }
+        };
         if !self.entry.ended().await {
             return Ok(());
         }
+        let mut answer = Some(answer);
+        std::future::poll_fn(|cx| {
+            Poll::Ready(match answer.take() {
+                Some(answer) => self.pass_on_and_give_back(cx, answer, scratch),
+                None => Ok(()),
+            })
+        })
+        .await
+    }
+
+    /// The session needs a server connection of its own, and may not have it.
+    fn is_pinned_in_vain(&mut self, answer: &Answered) -> bool {
+        if self.session.pins != self.entry.pins() {
+            self.pins_changed();
+        }
+        !self.session.pins.is_empty()
+            && self.tenant.pin == PinPolicy::Error
+            && self.tenant.mode != PoolMode::Session
+            && answer.status == Some(Status::Idle)
+    }
+
+    /// The session keeps the connection, or doesn't.
+    fn keep(&mut self, answer: Answered) -> Option<Answered> {
+        let idle = answer.status == Some(Status::Idle);
+        let keeps = !idle
+            || self.tenant.mode == PoolMode::Session
+            || (!answer.replica && !self.session.pins.is_empty());
+        if !keeps {
+            return Some(answer);
+        }
+        if answer.replica && idle {
+            self.replica = Some(answer.lease);
+        } else {
+            self.held = Some(answer.lease);
+        }
+        None
+    }
+
+    fn pass_on_and_give_back(
+        &mut self,
+        cx: &mut Context<'_>,
+        answer: Answered,
+        scratch: &mut Scratch,
+    ) -> Result<(), Gone> {
         // The client's own bytes first: it waits, the pool doesn't.
-        if !scratch.to_client.is_empty() {
-            let stream = &mut self.stream;
-            let mut flushed = std::pin::pin!(send(stream, &mut scratch.to_client));
-            let now = std::future::poll_fn(|cx| Poll::Ready(flushed.as_mut().poll(cx))).await;
-            if let Poll::Ready(Err(_)) = now {
-                lease.give_back(answered);
-                return Err(Gone::Left);
+        let sent = if scratch.to_client.is_empty() {
+            Poll::Ready(Ok(()))
+        } else {
+            poll_send(cx, &mut self.stream, &mut scratch.to_client)
+        };
+        answer.lease.give_back(answer.at);
+        match sent {
+            Poll::Ready(Err(_)) => Err(Gone::Left),
+            Poll::Ready(Ok(())) | Poll::Pending => Ok(()),
+        }
+    }
+
+    /// Asks the server what its connection's state is, behind statements whose effects can't be told.
+    /// `None`: it couldn't be read, and the connection is closed.
+    async fn looked_after(
+        &mut self,
+        mut lease: Lease,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Lease>, Gone> {
+        // What the client waits for goes out before pgsplit looks after itself.
+        self.flush(scratch).await?;
+        let catalogue = self.tenant.database.catalogue();
+        match observe::look(&mut lease, &mut self.session, catalogue.as_deref()).await {
+            Ok(notifications) => {
+                scratch.to_client.bytes.extend_from_slice(&notifications);
+                Ok(Some(lease))
+            }
+            Err(problem) => {
+                let node = self.proxy.monitor.name(lease.node());
+                tracing::warn!(%node, %problem, "server connection closed: its state could not be read");
+                let _safe = self.entry.ended().await;
+                drop(lease);
+                server_lost(&mut self.session);
+                Ok(None)
             }
         }
-        lease.give_back(answered);
-        Ok(())
+    }
+
+    async fn pin_forbidden(&mut self, scratch: &mut Scratch) -> Gone {
+        let reasons: Vec<&str> = self.session.pins.iter().map(Pin::name).collect();
+        let error = Visible::fatal(
+            Fault::Client,
+            SqlState::FEATURE_NOT_SUPPORTED,
+            format!(
+                "this session needs a server connection of its own ({})",
+                reasons.join(", ")
+            ),
+        )
+        .hint("pool.pin = \"error\" forbids it");
+        self.farewell(&error, scratch).await
     }
 
     /// The reasons why the session keeps its connection have changed.

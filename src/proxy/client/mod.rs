@@ -51,6 +51,7 @@ use crate::{
     session::{
         Session, Transaction,
         effects::server_lost,
+        emit::Form,
         request::{End, Request, Scan, scan},
     },
     sql::Class,
@@ -122,8 +123,7 @@ impl Task {
             if first.is_none() && !self.idle().await {
                 break;
             }
-            let busy = Box::pin(self.busy(first.take())).await;
-            if busy.is_err() {
+            if self.busy(first.take()).await.is_err() {
                 break;
             }
         }
@@ -136,26 +136,40 @@ impl Task {
         if self.proxy.is_stopping() && !self.told_to_go().await {
             return false;
         }
-        if self.held.is_none() && self.replica.is_none() {
-            let (stream, wake) = (&mut self.stream, &self.entry.wake);
-            let readable = std::future::poll_fn(|cx| match stream.poll_readable(cx) {
-                Poll::Ready(ready) => Poll::Ready(Some(ready.is_ok())),
-                Poll::Pending => {
-                    wake.watch(cx);
-                    if wake.silence() {
-                        Poll::Ready(None)
-                    } else {
-                        Poll::Pending
-                    }
-                }
-            });
-            if let Some(open) = readable.await {
-                return open && !self.entry.is_killed();
-            }
-        } else {
+        if self.held.is_some() || self.replica.is_some() {
             return Box::pin(self.idle_holding()).await;
         }
-        self.told_to_go().await
+        let (stream, wake, scratch) = (&mut self.stream, &self.entry.wake, &mut self.scratch);
+        // The first look is to find nothing, most likely; a later one to find bytes.
+        let mut look_only = true;
+        let kept = scratch.is_some();
+        let came = std::future::poll_fn(|cx| {
+            if kept || std::mem::take(&mut look_only) {
+                if let Poll::Ready(ready) = stream.poll_readable(cx) {
+                    return Poll::Ready(Some(ready.is_ok()));
+                }
+            } else {
+                let mut filled = Scratch::take();
+                match filled.client_in.poll_fill(cx, stream) {
+                    Poll::Ready(Ok(1..)) => {
+                        *scratch = Some(filled);
+                        return Poll::Ready(Some(true));
+                    }
+                    Poll::Ready(Ok(0) | Err(_)) => return Poll::Ready(Some(false)),
+                    Poll::Pending => filled.give_back(),
+                }
+            }
+            wake.watch(cx);
+            if wake.silence() {
+                Poll::Ready(None)
+            } else {
+                Poll::Pending
+            }
+        });
+        match came.await {
+            Some(open) => open && !self.entry.is_killed(),
+            None => self.told_to_go().await,
+        }
     }
 
     /// The same while a server connection is held: notifications, notices and its end are passed
@@ -336,7 +350,7 @@ impl Task {
                     session,
                     statements,
                     &mut scratch.resolved,
-                    |text| classifier.classify(text),
+                    |text, form| classifier.classify(text, form),
                 )
             };
             match found {
@@ -463,16 +477,16 @@ pub(super) struct Classifier<'a> {
 }
 
 impl Classifier<'_> {
-    pub(super) fn classify(&self, text: &[u8]) -> Class {
+    pub(super) fn classify(&self, text: &[u8], form: Form) -> Class {
         let Some(mut classes) = self.tenant.database.classes(self.worker) else {
             return Class::UNKNOWN;
         };
-        let catalogue = self.tenant.database.catalogue();
-        let generation = catalogue
-            .as_ref()
-            .map_or(0, |catalogue| catalogue.generation);
-        classes.classify(text, self.lexing, generation, || {
-            crate::sql::classify(text, self.lexing, catalogue.as_deref())
-        })
+        let database = &self.tenant.database;
+        let generation = database.generation();
+        let classify = || crate::sql::classify(text, self.lexing, database.catalogue().as_deref());
+        match form {
+            Form::Simple => classes.classify(text, self.lexing, generation, classify),
+            Form::Extended => classes.classify_again(text, self.lexing, generation, classify),
+        }
     }
 }

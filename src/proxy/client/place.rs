@@ -42,16 +42,58 @@ const PATIENCE: (u8, u8, u8) = (8, 16, 64);
 const CATCH_UP: Duration = Duration::from_millis(50);
 
 impl Task {
-    /// A server connection for the request, and why that one. `None`: the client was told why not.
+    /// A server connection for the request, and why that one, if that takes no waiting: the one that
+    /// its transaction is on, or a warm one. Else the route that was found, if one was; [`Self::lend`]
+    /// goes on from there.
+    pub(super) fn lend_at_once(
+        &mut self,
+        request: &Request,
+        tries: &Tries,
+    ) -> Result<(Lease, Route), Option<Route>> {
+        if self.session.transaction.is_open() || self.session.unsynced {
+            if self.stance.on_replica {
+                return Err(None);
+            }
+            let lease = self.held.take().ok_or(None)?;
+            let route = Route {
+                target: Target::Primary,
+                reason: Reason::Transaction,
+            };
+            return Ok((lease, route));
+        }
+        if self.held.is_some() || self.replica.is_some() {
+            return Err(None);
+        }
+        let route = self.decide(request, tries);
+        match route.target {
+            Target::Replica(_) => self.bounced = 0,
+            Target::Primary
+                if route.is_fallback() || request.class.traits.has(Traits::SEQUENCES) =>
+            {
+                return Err(Some(route));
+            }
+            Target::Primary => {}
+        }
+        let mut epoch = self.epoch;
+        let lease = self
+            .proxy
+            .at_hand(&self.wants(route.target), self.began, &mut epoch);
+        self.epoch = epoch;
+        let lease = lease.ok_or(Some(route))?;
+        self.lent(Duration::ZERO);
+        Ok((lease, route))
+    }
+
+    /// The same, whatever it takes. `None`: the client was told why not.
     pub(super) async fn lend(
         &mut self,
         request: &Request,
         tries: &mut Tries,
+        mut found: Option<Route>,
         scratch: &mut Scratch,
     ) -> Result<Option<(Lease, Route)>, Gone> {
         // A transaction, an implicit one, and most pins stay where they are.
         if self.session.transaction.is_open() || self.session.unsynced {
-            let reason = Reason::Transaction;
             let Some(lease) = self.held.take() else {
                 let error = Visible::fatal(
                     Fault::Proxy,
@@ -60,17 +102,13 @@ impl Task {
                 );
                 return Err(self.farewell(&error, scratch).await);
             };
-            if !self.stance.on_replica {
-                let target = Target::Primary;
-                return Ok(Some((lease, Route { target, reason })));
-            }
             match self.leaves_replica(request, tries, lease.node(), scratch) {
                 Leaving::Stays => {
                     let target = Target::Replica(lease.node());
                     let reason = match self.session.transaction.visiting() {
                         Some(replay) if replay.read_only => Reason::ReadOnlyTransaction,
                         Some(_) => Reason::OptimisticTransaction,
-                        None => reason,
+                        None => Reason::Transaction,
                     };
                     return Ok(Some((lease, Route { target, reason })));
                 }
@@ -91,36 +129,57 @@ impl Task {
                 }
             }
         }
-        let route = match self.route(request, tries).await {
-            Ok(route) => route,
-            Err(error) => {
-                self.fail(request, &error, scratch).await?;
-                return Ok(None);
+        loop {
+            let route = match self.route(request, tries, found.take()).await {
+                Ok(route) => route,
+                Err(error) => {
+                    self.fail(request, &error, scratch).await?;
+                    return Ok(None);
+                }
+            };
+            match self.lend_for(request, route, scratch).await? {
+                Ok(lease) => return Ok(Some((lease, route))),
+                Err(Refused::Node(node)) => {
+                    tries.avoid.push(node);
+                    self.proxy
+                        .metrics(self.worker)
+                        .retry(RetryReason::ConnectionLost);
+                }
+                Err(Refused::Told(error)) => {
+                    self.fail(request, &error, scratch).await?;
+                    return Ok(None);
+                }
             }
-        };
+        }
+    }
+
+    /// A server connection where the route leads.
+    async fn lend_for(
+        &mut self,
+        request: &Request,
+        route: Route,
+        scratch: &mut Scratch,
+    ) -> Result<Result<Lease, Refused>, Gone> {
         match route.target {
             Target::Primary => {
                 if let Some(lease) = self.held.take() {
                     match self.keeps(lease).await {
-                        Ok(Some(lease)) => return Ok(Some((lease, route))),
+                        Ok(Some(lease)) => return Ok(Ok(lease)),
                         Ok(None) => {}
-                        Err(error) => {
-                            self.fail(request, &error, scratch).await?;
-                            return Ok(None);
-                        }
+                        Err(error) => return Ok(Err(Refused::Told(error))),
                     }
                 }
                 if request.class.traits.has(Traits::SEQUENCES)
                     && let Some(lease) = self.written_on()
                 {
-                    return Ok(Some((lease, route)));
+                    return Ok(Ok(lease));
                 }
             }
             Target::Replica(node) => {
                 if let Some(lease) = self.replica.take()
                     && lease.node() == node
                 {
-                    return Ok(Some((lease, route)));
+                    return Ok(Ok(lease));
                 }
             }
         }
@@ -134,15 +193,26 @@ impl Task {
         self.epoch = epoch;
         if let Some(lease) = lease {
             self.lent(Duration::ZERO);
-            return Ok(Some((lease, route)));
+            return Ok(Ok(lease));
         }
+        Box::pin(self.wait_for(request, route.target, fallback, scratch)).await
+    }
+
+    /// Waits for a server connection, or for the primary.
+    async fn wait_for(
+        &mut self,
+        request: &Request,
+        target: Target,
+        fallback: bool,
+        scratch: &mut Scratch,
+    ) -> Result<Result<Lease, Refused>, Gone> {
         self.flush_before_waiting(scratch).await?;
         let waiting = Instant::now();
         let lent = self.proxy.lend(Lend {
             tenant: &self.tenant,
             worker: self.worker,
             entry: &self.entry,
-            target: route.target,
+            target,
             fallback,
         });
         let (stream, client_in) = (&mut self.stream, &mut scratch.client_in);
@@ -160,25 +230,12 @@ impl Task {
                 "terminating connection due to administrator command",
             ))),
         };
-        match lent {
-            Ok(lease) => {
-                self.lent(waiting.elapsed());
-                // Another node may have become the primary while it was waited for.
-                self.epoch = self.proxy.monitor.view().epoch;
-                Ok(Some((lease, route)))
-            }
-            Err(Refused::Node(node)) => {
-                tries.avoid.push(node);
-                self.proxy
-                    .metrics(self.worker)
-                    .retry(RetryReason::ConnectionLost);
-                Box::pin(self.lend(request, tries, scratch)).await
-            }
-            Err(Refused::Told(error)) => {
-                self.fail(request, &error, scratch).await?;
-                Ok(None)
-            }
+        if lent.is_ok() {
+            self.lent(waiting.elapsed());
+            // Another node may have become the primary while it was waited for.
+            self.epoch = self.proxy.monitor.view().epoch;
         }
+        Ok(lent)
     }
 
     /// The connection to the primary that the session has, unless new transactions are kept from
@@ -364,15 +421,24 @@ impl Task {
         self.flush(scratch).await
     }
 
-    async fn route(&mut self, request: &Request, tries: &Tries) -> Result<Route, Visible> {
-        self.epoch = self.proxy.monitor.view().epoch;
+    /// Where the request goes. `found`: a route that was found for it just now.
+    async fn route(
+        &mut self,
+        request: &Request,
+        tries: &Tries,
+        found: Option<Route>,
+    ) -> Result<Route, Visible> {
         if self.pinned_here(request) {
+            self.epoch = self.proxy.monitor.view().epoch;
             return Ok(Route {
                 target: Target::Primary,
                 reason: Reason::Pinned,
             });
         }
-        let mut chosen = self.decide(request, tries);
+        let mut chosen = match found {
+            Some(found) => found,
+            None => self.decide(request, tries),
+        };
         if chosen.reason == Reason::Watermark {
             self.proxy.want_samples();
             self.bounced = self.bounced.wrapping_add(1);
@@ -460,6 +526,7 @@ impl Task {
 
     pub(super) fn leans(&self, request: &Request, scratch: &Scratch) -> bool {
         request.class.access == Access::Read
+            && self.tenant.database.may_lean()
             && self
                 .tenant
                 .database
@@ -500,7 +567,9 @@ impl Task {
         }
     }
 
-    fn decide(&self, request: &Request, tries: &Tries) -> Route {
+    fn decide(&mut self, request: &Request, tries: &Tries) -> Route {
+        let view = self.proxy.monitor.view();
+        self.epoch = view.epoch;
         if let Some(reason) = tries.primary {
             return Route {
                 target: Target::Primary,
@@ -509,7 +578,6 @@ impl Task {
         }
         let seen_by_all = self.proxy.seen_by_all(self.consistency());
         let ask = self.ask(request, tries, &seen_by_all);
-        let view = self.proxy.monitor.view();
         route(
             &ask,
             &self.tenant.policy,

@@ -1,6 +1,6 @@
 //! One request: tried on a server connection, and tried again where that is safe.
 
-use std::sync::Arc;
+use std::{sync::Arc, task::Poll};
 
 use tokio::time::Instant;
 
@@ -8,11 +8,12 @@ use super::{
     super::{
         answer,
         clients::Activity,
-        exchange::{Exchange, Outcome, Refuse, Side, Terms},
+        exchange::{Exchange, Outcome, Refuse, Side, Stop, Terms},
         observe::{self, Problem},
         scratch::Scratch,
     },
     Gone, Next, Task,
+    end::{Answered, Settled},
 };
 use crate::{
     cluster::NodeId,
@@ -39,7 +40,7 @@ impl Task {
     ) -> Result<(), Gone> {
         self.began = Instant::now();
         if request.class.kind == Kind::Own {
-            self.sampled().await;
+            Box::pin(self.sampled()).await;
         }
         if answer::answered(self, &request, scratch) {
             scratch.client_in.consume(request.len);
@@ -112,29 +113,19 @@ impl Task {
         tries: &mut Tries,
         scratch: &mut Scratch,
     ) -> Result<Next, Gone> {
-        let Some((mut lease, route)) = self.lend(request, tries, scratch).await? else {
+        let lent = match self.lend_at_once(request, tries) {
+            Ok(lent) => Some(lent),
+            Err(found) => Box::pin(self.lend(request, tries, found, scratch)).await?,
+        };
+        let Some((mut lease, route)) = lent else {
             return Ok(Next::Done);
         };
         let replica = matches!(route.target, Target::Replica(_));
         let node = lease.node();
-        if let Err(problem) = self.bring_identity(&mut lease).await {
-            let doomed = lease.link.is_doomed();
-            drop(lease);
-            // Nothing of the request has been sent.
-            if problem.is_loss() && self.session.pins.is_empty() && tries.count < Tries::LIMIT {
-                self.node_failed(node, !doomed && !problem.was_said());
-                tries.count += 1;
-                tries.avoid.push(node);
-                self.proxy
-                    .metrics(self.worker)
-                    .retry(RetryReason::ConnectionLost);
-                return Ok(Next::Again);
-            }
-            let error = problem.visible("applying the session's settings");
-            return self
-                .fail(request, &error, scratch)
-                .await
-                .map(|()| Next::Done);
+        if self.needs_identity(&lease)
+            && let Err(problem) = Box::pin(self.bring_identity(&mut lease)).await
+        {
+            return Box::pin(self.identity_failed(request, lease, problem, tries, scratch)).await;
         }
         self.proxy
             .metrics(self.worker)
@@ -152,8 +143,7 @@ impl Task {
                 "the text of a named prepared statement is too long to be kept",
             )
             .hint("prepare it without a name");
-            return self
-                .fail(request, &error, scratch)
+            return Box::pin(self.fail(request, &error, scratch))
                 .await
                 .map(|()| Next::Done);
         };
@@ -182,14 +172,9 @@ impl Task {
                 ongoing
             }
             None => {
-                let new = Exchange::new(terms, kept, emitted.passing_on, base);
-                match scratch.exchange.take() {
-                    Some(mut used) => {
-                        *used = new;
-                        used
-                    }
-                    None => Box::new(new),
-                }
+                let mut exchange = scratch.exchange.take().unwrap_or_default();
+                exchange.begin(terms, kept, emitted.passing_on, base);
+                exchange
             }
         };
         if once {
@@ -255,14 +240,58 @@ impl Task {
             .await;
         drop(load);
         match outcome {
-            Outcome::Answered(status) => {
+            Ok(Outcome::Answered(status)) => {
                 scratch.exchange = Some(exchange);
-                self.answered(request, lease, route, status, scratch)
-                    .await?;
+                let at = self.answered(request, &mut lease, replica, status);
+                let mut answer = Some(Answered {
+                    lease,
+                    replica,
+                    status,
+                    at,
+                });
+                let settled = std::future::poll_fn(|cx| {
+                    Poll::Ready(answer.take().map(|answer| self.settle(cx, answer, scratch)))
+                });
+                match settled.await {
+                    Some(Settled::Later(answer)) => {
+                        Box::pin(self.settle_later(answer, scratch)).await?;
+                    }
+                    Some(Settled::Done(done)) => done?,
+                    None => {}
+                }
                 Ok(Next::Done)
             }
-            Outcome::ClientBytes => Ok(self.interrupt(lease, exchange, replica)),
-            Outcome::Refused { refusal, status } => {
+            Ok(Outcome::ClientBytes) => Ok(self.interrupt(lease, exchange, replica)),
+            Err(stop) => {
+                let ended = Ended {
+                    lease,
+                    replica,
+                    was_open,
+                    exchange,
+                };
+                Box::pin(self.stopped(request, ended, stop, tries, scratch)).await
+            }
+        }
+    }
+
+    /// Deals with how an exchange ended, if it wasn't answered.
+    async fn stopped(
+        &mut self,
+        request: &Request,
+        ended: Ended,
+        stop: Stop,
+        tries: &mut Tries,
+        scratch: &mut Scratch,
+    ) -> Result<Next, Gone> {
+        let Ended {
+            mut lease,
+            replica,
+            was_open,
+            exchange,
+        } = ended;
+        let node = lease.node();
+        match stop {
+            Stop::Refused { refusal, status } => {
                 if refusal.stale {
                     lease.backend.prepared.doubt_all();
                     lease.backend.unnamed = None;
@@ -272,13 +301,13 @@ impl Task {
                     .await;
                 Ok(Next::Again)
             }
-            Outcome::ServerLost(lost) => {
+            Stop::ServerLost(lost) => {
                 drop(lease);
                 let _safe = self.entry.ended().await;
                 self.server_lost(request, node, replica, was_open, lost, tries, scratch)
                     .await
             }
-            Outcome::SetupFailed { sqlstate, message } => {
+            Stop::SetupFailed { sqlstate, message } => {
                 drop(lease);
                 let _safe = self.entry.ended().await;
                 let error = Visible::error(
@@ -294,11 +323,11 @@ impl Task {
                 self.answer_error(request, &error, scratch);
                 self.flush(scratch).await.map(|()| Next::Done)
             }
-            Outcome::ClientLost => {
+            Stop::ClientLost => {
                 self.proxy.abandon(lease);
                 Err(Gone::Left)
             }
-            Outcome::ClientBroken(malformed) => {
+            Stop::ClientBroken(malformed) => {
                 drop(lease);
                 let error = Visible::fatal(
                     Fault::Client,
@@ -310,29 +339,56 @@ impl Task {
         }
     }
 
-    /// A role can't be carried over blindly: if that fails the statement must not run at all.
-    async fn bring_identity(&mut self, lease: &mut Lease) -> Result<(), Problem> {
+    /// The connection's role may be another than the session's.
+    fn needs_identity(&self, lease: &Lease) -> bool {
         if self.session.transaction.is_open() || self.session.unsynced {
-            return Ok(());
+            return false;
         }
         let wanted = self.session.settings.outside();
-        let changes = match &lease.backend.settings {
+        match &lease.backend.settings {
             Some(known) if Arc::ptr_eq(known, wanted) => false,
             Some(known) => {
                 known != wanted && (known.changes_identity() || wanted.changes_identity())
             }
             None => true,
-        };
-        if !changes {
-            return Ok(());
         }
-        let wanted = Arc::clone(wanted);
+    }
+
+    /// A role can't be carried over blindly: if that fails the statement must not run at all.
+    async fn bring_identity(&mut self, lease: &mut Lease) -> Result<(), Problem> {
+        let wanted = Arc::clone(self.session.settings.outside());
         let Some(sql) = lease.backend.statements_to(&wanted) else {
             return Ok(());
         };
         observe::execute(lease, &sql).await?;
         lease.backend.settings = Some(wanted);
         Ok(())
+    }
+
+    /// The session's role couldn't be taken on; nothing of the request has been sent.
+    async fn identity_failed(
+        &mut self,
+        request: &Request,
+        lease: Lease,
+        problem: Problem,
+        tries: &mut Tries,
+        scratch: &mut Scratch,
+    ) -> Result<Next, Gone> {
+        let (node, doomed) = (lease.node(), lease.link.is_doomed());
+        drop(lease);
+        if problem.is_loss() && self.session.pins.is_empty() && tries.count < Tries::LIMIT {
+            self.node_failed(node, !doomed && !problem.was_said());
+            tries.count += 1;
+            tries.avoid.push(node);
+            self.proxy
+                .metrics(self.worker)
+                .retry(RetryReason::ConnectionLost);
+            return Ok(Next::Again);
+        }
+        let error = problem.visible("applying the session's settings");
+        self.fail(request, &error, scratch)
+            .await
+            .map(|()| Next::Done)
     }
 
     /// A request may do what its text doesn't tell, or asks for what lives in one backend.
@@ -507,6 +563,14 @@ fn mentions(traits: Traits, session: &Session) -> Mentions {
 const RESTING: Traits = Traits::OBSERVE
     .with(Traits::PREPARED_VIEW)
     .with(Traits::SQL_PREPARED);
+
+/// What an exchange leaves behind.
+struct Ended {
+    lease: Lease,
+    replica: bool,
+    was_open: bool,
+    exchange: Box<Exchange>,
+}
 
 /// What has been tried of one request.
 #[derive(Debug, Default)]

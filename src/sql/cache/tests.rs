@@ -229,3 +229,23 @@ fn frequent_unknown_texts_are_listed_without_their_literals() {
     assert_eq!(strange.count, 5);
     assert_eq!(&*strange.sample, "select strange ? ?");
 }
+
+#[test]
+fn a_text_that_is_prepared_again_is_known_as_it_is_until_it_is_corrected() {
+    let mut cache = cache();
+    let again = |cache: &mut ClassCache, text: &str, generation, class| {
+        cache.classify_again(text.as_bytes(), Lexing::default(), generation, || class)
+    };
+    assert_eq!(again(&mut cache, "select 'f'::regproc", 1, READ), READ);
+    assert_eq!(again(&mut cache, "select 'f'::regproc", 1, WRITE), READ);
+    assert_eq!(again(&mut cache, "select 'g'::regproc", 1, WRITE), WRITE);
+    assert_eq!(cache.stats().text_hits, 1);
+    cache.correct(b"select 'f'::regproc", Lexing::default(), WRITE);
+    assert_eq!(again(&mut cache, "select 'f'::regproc", 1, READ), WRITE);
+    assert_eq!(again(&mut cache, "select 'f'::regproc", 2, READ), READ);
+    let unknown = Class::primary(Why::UnknownFunction, Traits::NONE);
+    for _ in 0..2 {
+        assert_eq!(again(&mut cache, "select f()", 2, unknown), unknown);
+    }
+    assert_eq!(cache.unknown()[0].count, 2, "counted each time");
+}
