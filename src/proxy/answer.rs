@@ -8,7 +8,7 @@ use crate::{
         SqlState,
         backend::{Status, tag},
         frame::{HEADER, Header},
-        frontend::{Bind, Object, Parse, Target, tag as front},
+        frontend::{Bind, Execute, Object, Parse, Target, tag as front},
         write,
     },
     session::{
@@ -176,16 +176,49 @@ fn nothing_unlocked(out: &mut Vec<u8>) {
 /// The type's oid and length.
 const VOID: (u32, i16) = (2278, 4);
 
-/// There is an Execute among the frames.
-fn executes(frames: &[u8]) -> bool {
+/// The frames execute one statement as drivers do: it is parsed at most once, bound without
+/// parameters, and what was bound is executed once. Whatever is said otherwise is for the server to
+/// answer.
+fn execute_one(frames: &[u8]) -> bool {
+    let (mut statement, mut bound, mut executed) = (None, None, false);
     let mut at = 0;
     while let Ok(Some(header)) = Header::parse(frames.get(at..).unwrap_or_default()) {
-        if header.tag == front::EXECUTE {
-            return true;
-        }
+        let body = frames.get(at + HEADER..at + header.len).unwrap_or_default();
         at += header.len;
+        let usual = match header.tag {
+            front::PARSE => match Parse::read(body) {
+                Ok(parse) => statement.replace(parse.name).is_none(),
+                Err(_) => false,
+            },
+            front::BIND => match Bind::read(body) {
+                Ok(bind) if bound.is_none() => {
+                    bound = Some(bind.portal);
+                    *statement.get_or_insert(bind.statement) == bind.statement
+                        && bind.parameters().is_ok_and(|values| values.is_empty())
+                }
+                _ => false,
+            },
+            front::DESCRIBE => {
+                Target::read(header.tag, body).is_ok_and(|target| match target.object {
+                    Object::Statement => *statement.get_or_insert(target.name) == target.name,
+                    Object::Portal => bound == Some(target.name),
+                })
+            }
+            front::EXECUTE => match Execute::read(body) {
+                Ok(execute) if !executed => {
+                    executed = true;
+                    bound == Some(execute.portal)
+                }
+                _ => false,
+            },
+            front::CLOSE => executed,
+            _ => true,
+        };
+        if !usual {
+            return false;
+        }
     }
-    false
+    executed
 }
 
 fn reset_extended(task: &mut Task, request: &Request, scratch: &mut Scratch) -> bool {
@@ -194,7 +227,7 @@ fn reset_extended(task: &mut Task, request: &Request, scratch: &mut Scratch) -> 
         .filled()
         .get(..request.len)
         .unwrap_or_default();
-    let text = its_text(frames, task, &mut scratch.resolved).filter(|_| executes(frames));
+    let text = its_text(frames, task, &mut scratch.resolved).filter(|_| execute_one(frames));
     let Some(text) = text else {
         return false;
     };

@@ -84,7 +84,9 @@ impl Demand {
                 }
             }
             // Of several statements one may end the transaction.
-            Access::Primary(Why::Write | Why::RowLock) if class.kind == Kind::Single => {
+            Access::Primary(Why::Write | Why::RowLock | Why::Into | Why::Ddl)
+                if class.kind == Kind::Single =>
+            {
                 Needs::Write
             }
             Access::Primary(_) => Needs::Primary,
@@ -557,7 +559,7 @@ mod tests {
             ("begin", Primary, 0),
             ("discard plans", Server, 0),
             ("insert into t values (1)", Write, 0),
-            ("create table t (a int)", Primary, 0),
+            ("create table t (a int)", Write, 0),
             ("/* pgsplit: primary */ values (1)", Primary, 0),
             ("/* pgsplit: replica */ select f()", Repeatable, 0),
             ("/* pgsplit: replica */ insert into t values (1)", Write, 0),

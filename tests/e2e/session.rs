@@ -384,6 +384,9 @@ fn holdable_cursors_and_sequences_belong_to_one_session() {
             .batch_execute(&format!("create sequence {s}"))
             .await
             .unwrap();
+        // From the first question on, who writes keeps the connection that can answer the next.
+        let early = client.simple_query(&format!("select currval('{s}')")).await;
+        assert_eq!(sqlstate(&early.unwrap_err()), "55000");
         assert_eq!(value(&client, &format!("select nextval('{s}')")).await, "1");
         assert_eq!(value(&other, &format!("select nextval('{s}')")).await, "2");
         assert_eq!(value(&client, &format!("select currval('{s}')")).await, "1");
