@@ -213,7 +213,7 @@ fn rows<const N: usize>(rows: impl IntoIterator<Item = [Cell; N]>) -> Vec<Vec<Ce
 }
 
 fn help() -> Vec<Vec<Cell>> {
-    const COMMANDS: [(&str, &str); 15] = [
+    const COMMANDS: [(&str, &str); 16] = [
         (
             "EXPLAIN ROUTE [FOR database] statement",
             "where a statement would go, and why",
@@ -243,6 +243,10 @@ fn help() -> Vec<Vec<Cell>> {
         (
             "RECONNECT [database]",
             "replace server connections as they become free",
+        ),
+        (
+            "WAIT_CLOSE [database]",
+            "wait until RECONNECT has replaced them all",
         ),
         ("RELOAD", "read the configuration again"),
         (

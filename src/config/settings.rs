@@ -129,6 +129,8 @@ options! {
         min_idle: usize = 0, within(0, 10_000), Live;
         /// How long a request waits for a server connection before it fails with 53300.
         acquire_timeout: Duration = secs(5), within(ms(1), HOUR), Live;
+        /// How long a request waits for RESUME while its database is paused, before it fails with 57P03.
+        pause_timeout: Duration = secs(120), within(secs(1), DAY), Live;
         /// What part of the primary's pool may be in use by reads that no replica could serve.
         primary_reads_share: Percent = Percent(80), within(Percent(1), Percent(100)), Live;
         /// How long connecting and logging in to a node may take.

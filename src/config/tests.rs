@@ -187,7 +187,7 @@ fn each_mistake_is_named_with_its_place_and_key() {
         ),
         (
             "[pool]\nbanana = 3",
-            r#"p.toml:2:1: unknown key "banana" in [pool]; valid are mode, pin, max_size, min_idle, acquire_timeout, primary_reads_share, connect_timeout, idle_timeout, max_lifetime, prepared_statements"#,
+            r#"p.toml:2:1: unknown key "banana" in [pool]; valid are mode, pin, max_size, min_idle, acquire_timeout, pause_timeout, primary_reads_share, connect_timeout, idle_timeout, max_lifetime, prepared_statements"#,
         ),
         (
             "[pol]\nmode = \"session\"",

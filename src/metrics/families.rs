@@ -275,7 +275,7 @@ impl Metrics {
             ),
             gauge(
                 "pgsplit_held_requests",
-                "Requests waiting for a primary.",
+                "Requests waiting for a primary, or for RESUME.",
                 vec![sample(&[], as_f64(self.held()))],
             ),
             counter(

@@ -78,6 +78,8 @@ pub enum Action {
     Resume(Option<String>),
     /// Replace the server connections of the database (or of all) as they become idle.
     Reconnect(Option<String>),
+    /// Wait until the server connections that are to be closed have been.
+    WaitClose(Option<String>),
     /// Read the configuration again.
     Reload,
     /// Give a node work again, or none (maintenance).
@@ -409,6 +411,7 @@ impl fmt::Display for Action {
             Self::Pause(database) => with(f, "PAUSE", database),
             Self::Resume(database) => with(f, "RESUME", database),
             Self::Reconnect(database) => with(f, "RECONNECT", database),
+            Self::WaitClose(database) => with(f, "WAIT_CLOSE", database),
             Self::Reload => f.write_str("RELOAD"),
             Self::SetNode {
                 name,

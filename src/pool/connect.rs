@@ -97,6 +97,8 @@ pub enum ConnectError {
     TimedOut,
     /// The node went down meanwhile.
     NodeDown,
+    /// An operator has paused the database.
+    Paused,
     /// The connection broke during the login.
     Lost(io::Error),
     /// The node answered with an error.
@@ -138,6 +140,7 @@ impl ConnectError {
             | Self::Protocol(_)
             | Self::Gone => Cause::Node,
             Self::Credentials(_) => Cause::Login,
+            Self::Paused => Cause::Other,
             Self::Refused { sqlstate, .. } => match (&sqlstate.0, &sqlstate.class()) {
                 (b"53300", _) => Cause::Full,
                 // Shutting down, starting up, crashed, dropped; connection exceptions.
@@ -156,6 +159,7 @@ impl fmt::Display for ConnectError {
             Self::Dial(error) => error.fmt(f),
             Self::TimedOut => f.write_str("timed out while logging in"),
             Self::NodeDown => f.write_str("the node is down"),
+            Self::Paused => f.write_str("the database is paused"),
             Self::Lost(error) => write!(f, "connection lost while logging in: {error}"),
             Self::Refused { sqlstate, message } => {
                 write!(f, "refused by the server: {message} (SQLSTATE {sqlstate})")

@@ -14,6 +14,7 @@
 
 mod alarm;
 pub mod connect;
+mod gate;
 mod server;
 
 use std::{
@@ -36,6 +37,7 @@ use tokio::{
 };
 
 pub use alarm::Alarm;
+pub use gate::Gate;
 pub use server::{Link, Server};
 
 use crate::{
@@ -80,9 +82,13 @@ struct Shared {
     fresh: Arc<Settings>,
     /// Connections that are open or being opened.
     open: AtomicUsize,
+    /// Those of them that are being opened.
+    opening: AtomicUsize,
     waiting: AtomicUsize,
     /// The node is down: nobody waits for it.
     down: watch::Sender<bool>,
+    /// An operator may have paused the database.
+    gate: Gate,
     links: Mutex<Vec<Weak<Link>>>,
     /// For taking connections that are idle at another worker.
     siblings: OnceLock<Box<[WeakPool<Manager>]>>,
@@ -120,6 +126,8 @@ pub enum AcquireError {
     },
     /// The node went down meanwhile.
     Down,
+    /// An operator has paused the database.
+    Paused,
     Connect(ConnectError),
     /// The pool is being closed.
     Closed,
@@ -139,6 +147,8 @@ pub struct Status {
     pub open: usize,
     pub idle: usize,
     pub lent: usize,
+    /// Being opened; part of `open`.
+    pub opening: usize,
     /// Sessions that wait for one.
     pub waiting: usize,
     pub max: usize,
@@ -149,11 +159,16 @@ impl managed::Manager for Manager {
     type Error = ConnectError;
 
     async fn create(&self) -> Result<Box<Server>, ConnectError> {
+        let opening = Opening::new(&self.shared);
+        // Behind the counting: whoever pauses looks at the count afterwards.
+        if self.shared.gate.is_shut() {
+            return Err(ConnectError::Paused);
+        }
         if let Some(server) = self.adopt() {
+            opening.done();
             return Ok(server);
         }
         let deadline = Instant::now() + self.shared.limits.connect_timeout;
-        let opening = Opening::new(&self.shared);
         let node = self.shared.node();
         let connected = tokio::select! {
             biased;
@@ -192,17 +207,21 @@ impl<'a> Opening<'a> {
     fn new(shared: &'a Shared) -> Self {
         // Before it is looked at whether the node may still be connected to.
         shared.open.fetch_add(1, Ordering::SeqCst);
+        shared.opening.fetch_add(1, Ordering::Relaxed);
         Self(Some(shared))
     }
 
     fn done(mut self) {
-        self.0 = None;
+        if let Some(shared) = self.0.take() {
+            shared.opening.fetch_sub(1, Ordering::Relaxed);
+        }
     }
 }
 
 impl Drop for Opening<'_> {
     fn drop(&mut self) {
         if let Some(shared) = self.0 {
+            shared.opening.fetch_sub(1, Ordering::Relaxed);
             shared.open.fetch_sub(1, Ordering::Relaxed);
         }
     }
@@ -211,7 +230,8 @@ impl Drop for Opening<'_> {
 impl Manager {
     /// Takes a connection that is idle at another worker, when no more may be opened.
     fn adopt(&self) -> Option<Box<Server>> {
-        if self.shared.open.load(Ordering::Relaxed) < self.shared.limits.max_size {
+        // One of these is the one that is wanted.
+        if self.shared.open.load(Ordering::Relaxed) <= self.shared.limits.max_size {
             return None;
         }
         let siblings = self.shared.siblings.get()?;
@@ -221,10 +241,8 @@ impl Manager {
             .filter(|(worker, _)| *worker != self.worker);
         for (_, other) in others {
             if let Some(object) = other.upgrade().as_ref().and_then(idle) {
-                let server = Object::take(object);
-                // Leaving the other shard counted it out.
-                self.shared.open.fetch_add(1, Ordering::Relaxed);
-                return Some(server);
+                // Leaving the other shard counts it out; here it is counted already.
+                return Some(Object::take(object));
             }
         }
         None
@@ -292,6 +310,7 @@ impl Pool {
         limits: &settings::Pool,
         fresh: &Arc<Settings>,
         workers: usize,
+        gate: Gate,
     ) -> Self {
         let shared = Arc::new(Shared {
             connect,
@@ -300,8 +319,10 @@ impl Pool {
             limits: limits.clone(),
             fresh: Arc::clone(fresh),
             open: AtomicUsize::new(0),
+            opening: AtomicUsize::new(0),
             waiting: AtomicUsize::new(0),
             down: watch::Sender::new(false),
+            gate,
             links: Mutex::default(),
             siblings: OnceLock::new(),
             warm: (0..workers.max(1)).map(|_| Mutex::default()).collect(),
@@ -437,6 +458,7 @@ impl Pool {
         let object = match shard.get().await {
             Ok(object) => object,
             Err(PoolError::Backend(ConnectError::NodeDown)) => return Err(AcquireError::Down),
+            Err(PoolError::Backend(ConnectError::Paused)) => return Err(AcquireError::Paused),
             Err(PoolError::Backend(error)) => return Err(AcquireError::Connect(error)),
             Err(_) => return Err(AcquireError::Closed),
         };
@@ -541,6 +563,7 @@ impl Pool {
             open,
             idle: open.saturating_sub(lent),
             lent,
+            opening: self.shared.opening.load(Ordering::Relaxed),
             waiting: self.shared.waiting.load(Ordering::Relaxed),
             max: self.limits.max_size,
         }
@@ -762,6 +785,7 @@ impl fmt::Display for AcquireError {
                 waited.as_millis()
             ),
             Self::Down => f.write_str("the node is down"),
+            Self::Paused => f.write_str("the database is paused"),
             Self::Connect(error) => write!(f, "{error}"),
             Self::Closed => f.write_str("the pool is closed"),
         }

@@ -126,7 +126,7 @@ impl Inspect for Proxy {
                     .iter()
                     .filter(|client| *client.tenant.database.name == *database.name)
                     .count(),
-                paused: false,
+                paused: self.is_paused(&database.name),
             })
             .collect()
     }
@@ -297,6 +297,8 @@ impl Inspect for Proxy {
                     let done = self.monitor.fail_over(wanted, forced, traffic).await;
                     done.map(Some).map_err(refused)
                 }
+                Action::Pause(database) => traffic.pause(database).await,
+                Action::WaitClose(database) => self.wait_close(database).await,
                 action => self.carry_out(action),
             }
         })
@@ -347,12 +349,11 @@ impl Proxy {
         };
         match action {
             // They take their time, and are carried out by `act`.
-            Action::Switchover(_) | Action::Failover { .. } => Ok(None),
-            Action::Pause(_) | Action::Resume(_) => Err(Visible::error(
-                Fault::Client,
-                SqlState::FEATURE_NOT_SUPPORTED,
-                "PAUSE and RESUME are not supported yet",
-            )),
+            Action::Switchover(_)
+            | Action::Failover { .. }
+            | Action::Pause(_)
+            | Action::WaitClose(_) => Ok(None),
+            Action::Resume(database) => self.resume(database.as_deref()),
             Action::Reconnect(database) => {
                 for tenant in matching(&database) {
                     for pool in tenant.pools() {

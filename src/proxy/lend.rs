@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::{
     Proxy,
@@ -42,6 +42,8 @@ pub(super) struct Lend<'a> {
 pub(super) enum Refused {
     /// This replica can't give one; another node may.
     Node(NodeId),
+    /// The database was paused, and what was decided before it is old by now.
+    Resumed,
     /// The client is to be told.
     Told(Visible),
 }
@@ -97,6 +99,14 @@ impl Proxy {
                 self.connect_failed(node, &error);
                 Err(Refused::Node(node))
             }
+            Err(AcquireError::Paused) => {
+                // Who has a connection of its own goes on there.
+                if !lend.entry.pins().is_empty() {
+                    return Err(Refused::Node(node));
+                }
+                self.paused(lend).await.map_err(Refused::Told)?;
+                Err(Refused::Resumed)
+            }
             Err(AcquireError::Down | AcquireError::Closed) => Err(Refused::Node(node)),
         }
     }
@@ -134,6 +144,10 @@ impl Proxy {
                         self.metrics(lend.worker).pool_timeout();
                         return Err(full(&error, &self.monitor.name(node)));
                     }
+                    Some(Err(AcquireError::Paused)) => {
+                        self.paused(lend).await?;
+                        continue;
+                    }
                     Some(Err(AcquireError::Down | AcquireError::Closed)) => {}
                     Some(Err(AcquireError::Connect(error))) => {
                         self.connect_failed(node, &error);
@@ -160,6 +174,33 @@ impl Proxy {
             if changed.is_err() && Instant::now() >= hold.until {
                 return Err(self.no_primary(hold));
             }
+        }
+    }
+
+    /// Waits as a held request until the database isn't paused any more. Cancel safe.
+    async fn paused(&self, lend: &Lend<'_>) -> Result<(), Visible> {
+        let (database, limit) = (&lend.tenant.database, lend.tenant.pause_timeout());
+        lend.entry.set_activity(Activity::Held);
+        let _counted = self.metrics(lend.worker).held();
+        tokio::select! {
+            biased;
+            () = self.stop.cancelled() => Err(Visible::fatal(
+                Fault::Proxy,
+                SqlState::ADMIN_SHUTDOWN,
+                "terminating connection due to administrator command",
+            )),
+            opened = timeout(limit, database.gate.opened()) => opened.map_err(|_elapsed| {
+                Visible::error(
+                    Fault::Proxy,
+                    SqlState::CANNOT_CONNECT_NOW,
+                    format!(
+                        "database \"{}\" has been paused for more than {} ms",
+                        database.name,
+                        limit.as_millis()
+                    ),
+                )
+                .hint("an operator ends the pause by RESUME; pool.pause_timeout limits the wait")
+            }),
         }
     }
 
@@ -291,6 +332,7 @@ fn refusal(error: ConnectError, node: &str) -> Visible {
         ConnectError::Dial(_)
         | ConnectError::TimedOut
         | ConnectError::NodeDown
+        | ConnectError::Paused
         | ConnectError::Lost(_)
         | ConnectError::Credentials(_)
         | ConnectError::Gone

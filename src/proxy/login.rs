@@ -161,11 +161,12 @@ impl Door {
             }
             Err(_elapsed) => {
                 proxy.metrics(self.worker).login(LoginResult::Unavailable);
-                let error = Visible::fatal(
-                    Fault::Node,
-                    SqlState::CANNOT_CONNECT_NOW,
-                    "no node could be asked before listen.login_timeout",
-                );
+                let why = if proxy.is_paused(&login.database) {
+                    "the database is paused, and was not resumed before listen.login_timeout"
+                } else {
+                    "no node could be asked before listen.login_timeout"
+                };
+                let error = Visible::fatal(Fault::Node, SqlState::CANNOT_CONNECT_NOW, why);
                 turn_away(login, &error).await;
                 None
             }
@@ -378,7 +379,7 @@ impl Door {
                 drop(primary.wait_for(|now| now.node.is_none()).await);
             };
             match either(lent, lost).await {
-                None => {}
+                None | Some(Err(Refused::Resumed)) => {}
                 Some(Ok(lease)) => return Ok(lease),
                 Some(Err(Refused::Node(node))) => avoid.push(node),
                 Some(Err(Refused::Told(error))) => {

@@ -20,6 +20,7 @@ mod inspect;
 mod lend;
 mod login;
 mod observe;
+mod pause;
 mod replication;
 mod scratch;
 #[cfg(test)]
@@ -58,6 +59,7 @@ use crate::{
 };
 use authenticate::Authenticator;
 use clients::Clients;
+use pause::Paused;
 use tenant::{Database, Tenant};
 
 /// What all clients of one proxy share.
@@ -98,6 +100,7 @@ struct Tenants {
     by_name: HashMap<(Box<str>, Box<str>), Arc<Tenant>>,
     /// Those of earlier configurations, too, while they have sessions.
     every: Vec<Weak<Tenant>>,
+    paused: Paused,
 }
 
 /// A cancel is waited for so long.
@@ -171,10 +174,13 @@ impl Proxy {
         if tenants.databases.len() >= DATABASES {
             return None;
         }
+        let paused = tenants.paused.covers(database);
         let shared = tenants.databases.entry(database.into()).or_insert_with(|| {
             let dbname = entry.dbname.as_deref().unwrap_or(database);
             let catalogue = self.monitor.catalogue_slot(dbname);
-            Arc::new(Database::new(database, dbname, self.workers, catalogue))
+            let made = Database::new(database, dbname, self.workers, catalogue);
+            made.gate.set_shut(paused);
+            Arc::new(made)
         });
         let credentials = connect::Credentials::of(account, key);
         let tenant = Arc::new(Tenant::new(

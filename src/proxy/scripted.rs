@@ -15,6 +15,7 @@ mod limits;
 mod losses;
 mod message;
 mod outcomes;
+mod pauses;
 mod postgres;
 mod refusals;
 mod transactions;

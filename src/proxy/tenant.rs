@@ -9,6 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
         atomic::{AtomicBool, Ordering},
     },
+    time::Duration,
 };
 
 use tokio::time::Instant;
@@ -19,7 +20,7 @@ use crate::{
     metrics::{DatabaseStats, DatabaseTotals},
     monitor::{CatalogueSlot, Monitor},
     pool::{
-        Connect, Pool, Server,
+        Connect, Gate, Pool, Server,
         connect::{ConnectError, ConnectTarget, Connected, Credentials, connect},
     },
     protocol::startup::Setting,
@@ -43,6 +44,8 @@ pub(super) struct Database {
     sequences: AtomicBool,
     /// Some text may lean to the primary.
     leaning: AtomicBool,
+    /// Shut while an operator has paused it.
+    pub(super) gate: Gate,
 }
 
 /// See the module's description.
@@ -93,6 +96,7 @@ impl Database {
             catalogue,
             sequences: AtomicBool::new(false),
             leaning: AtomicBool::new(false),
+            gate: Gate::default(),
         }
     }
 
@@ -251,6 +255,11 @@ impl Tenant {
         }
     }
 
+    /// How long a request waits for the end of a pause.
+    pub(super) fn pause_timeout(&self) -> Duration {
+        self.limits.pause_timeout
+    }
+
     /// The pool that leads to `node`.
     pub(super) fn pool(&self, node: NodeId) -> Option<&Pool> {
         let place = self.pools.get(node.index())?;
@@ -274,6 +283,7 @@ impl Tenant {
                 limits,
                 fresh,
                 self.workers,
+                self.database.gate.clone(),
             ))
         });
         (pool.node() == node || pool.rebind(node)).then_some(pool)

@@ -323,6 +323,13 @@ fn command(tokens: &[Token], shown: &str) -> Result<Command, Visible> {
         "SELECT" => select(rest).ok_or_else(invalid),
         "PAUSE" => act(Action::Pause(database()?), "PAUSE"),
         "RESUME" => act(Action::Resume(database()?), "RESUME"),
+        "WAIT_CLOSE" => act(Action::WaitClose(database()?), "WAIT_CLOSE"),
+        "SUSPEND" => Err(Visible::error(
+            Fault::Client,
+            SqlState::FEATURE_NOT_SUPPORTED,
+            "SUSPEND is not supported",
+        )
+        .hint("PAUSE closes the server connections and holds requests; clients stay connected.")),
         "RECONNECT" => act(Action::Reconnect(database()?), "RECONNECT"),
         "RELOAD" if rest.is_empty() => act(Action::Reload, "RELOAD"),
         "ENABLE" | "DISABLE" => {
@@ -564,6 +571,7 @@ mod tests {
                 Command::Show(Show::StatsTotals),
             ),
             ("PAUSE", act(Action::Pause(None), "PAUSE")),
+            ("WAIT_CLOSE app", act(Action::WaitClose(some("app")), "WAIT_CLOSE")),
             ("pause App-1;", act(Action::Pause(some("App-1")), "PAUSE")),
             (
                 "RESUME \"a \"\"b\"",

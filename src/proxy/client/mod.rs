@@ -216,6 +216,9 @@ impl Task {
                     if !self.told_to_go().await {
                         return false;
                     }
+                    if self.released() {
+                        return true;
+                    }
                 }
                 Event::Server => match self.server_spoke().await {
                     Ok(()) => return true,

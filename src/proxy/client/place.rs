@@ -139,6 +139,10 @@ impl Task {
             };
             match self.lend_for(request, route, scratch).await? {
                 Ok(lease) => return Ok(Some((lease, route))),
+                Err(Refused::Resumed) => {}
+                Err(Refused::Node(_)) if self.held.is_some() && self.is_paused() => {
+                    tries.primary = Some(Reason::Pinned);
+                }
                 Err(Refused::Node(node)) => {
                     tries.avoid.push(node);
                     self.proxy
@@ -178,6 +182,7 @@ impl Task {
             Target::Replica(node) => {
                 if let Some(lease) = self.replica.take()
                     && lease.node() == node
+                    && !self.yields_to_pause()
                 {
                     return Ok(Ok(lease));
                 }
@@ -238,13 +243,39 @@ impl Task {
         Ok(lent)
     }
 
+    fn is_paused(&self) -> bool {
+        self.tenant.database.gate.is_shut()
+    }
+
+    /// The database is paused, and nothing speaks against giving up the session's connections.
+    fn yields_to_pause(&self) -> bool {
+        self.is_paused()
+            && self.session.pins.is_empty()
+            && self.session.transaction.status() == Status::Idle
+            && !self.session.unsynced
+    }
+
+    /// Gives up what an idle session holds while its database is paused (session mode); whether it
+    /// holds nothing.
+    pub(super) fn released(&mut self) -> bool {
+        if self.yields_to_pause() {
+            // A cancel on its way meets a connection that is closed.
+            let _quiet = self.entry.ended_quietly();
+            self.held = None;
+            self.replica = None;
+        }
+        self.held.is_none() && self.replica.is_none()
+    }
+
     /// The connection to the primary that the session has, unless new transactions are kept from
-    /// that node: then one without state goes, and what is pinned waits for how that ends.
+    /// that node or the database is paused: then one without state goes, and what is pinned waits
+    /// for how that ends (but not for the end of a pause, which waits for it).
     async fn keeps(&mut self, lease: Lease) -> Result<Option<Lease>, Visible> {
         let node = lease.node();
         // Said before looking: whoever withholds the node looks at clients afterwards.
         self.entry.set_activity(Activity::Waiting);
-        if self.proxy.monitor.view().withheld != Some(node) {
+        let withheld = self.proxy.monitor.view().withheld == Some(node);
+        if !withheld && !self.yields_to_pause() {
             return Ok(Some(lease));
         }
         if self.session.pins.is_empty() {
