@@ -87,10 +87,7 @@ impl Proxy {
         self.tasks.spawn(waits).await.unwrap_or(Err(interrupted()))
     }
 
-    async fn empties(
-        self: Arc<Self>,
-        database: Option<String>,
-    ) -> Result<Option<String>, Visible> {
+    async fn empties(self: Arc<Self>, database: Option<String>) -> Result<Option<String>, Visible> {
         let mut told = Instant::now();
         loop {
             if self.is_stopping() {
@@ -101,7 +98,9 @@ impl Proxy {
                 None => self.tenants().paused.all,
             };
             if !still {
-                return Err(not_now("the pause was ended by RESUME before it was complete"));
+                return Err(not_now(
+                    "the pause was ended by RESUME before it was complete",
+                ));
             }
             let tenants = self.concerned(&database);
             let mut open = 0;

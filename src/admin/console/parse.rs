@@ -571,7 +571,10 @@ mod tests {
                 Command::Show(Show::StatsTotals),
             ),
             ("PAUSE", act(Action::Pause(None), "PAUSE")),
-            ("WAIT_CLOSE app", act(Action::WaitClose(some("app")), "WAIT_CLOSE")),
+            (
+                "WAIT_CLOSE app",
+                act(Action::WaitClose(some("app")), "WAIT_CLOSE"),
+            ),
             ("pause App-1;", act(Action::Pause(some("App-1")), "PAUSE")),
             (
                 "RESUME \"a \"\"b\"",
