@@ -29,9 +29,6 @@ pub(super) struct Average {
     pub(super) query_micros: u64,
     pub(super) wait_micros: u64,
     pub(super) assignments: u64,
-    pub(super) client_parses: u64,
-    pub(super) server_parses: u64,
-    pub(super) binds: u64,
 }
 
 impl Averages {
@@ -81,9 +78,6 @@ impl Averages {
             query_micros: each(|t| t.query_micros, |t| t.queries),
             wait_micros: each(|t| t.wait_micros, |t| t.assignments),
             assignments: rate(|t| t.assignments),
-            client_parses: rate(|t| t.client_parses),
-            server_parses: rate(|t| t.server_parses),
-            binds: rate(|t| t.binds),
         }
     }
 }

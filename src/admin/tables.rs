@@ -16,7 +16,8 @@ use super::{lookout::Moment, time::utc};
 use crate::{
     config::Reload,
     metrics::inspect::{
-        ClientState, NodeRow, Phase, PoolRow, ServerState, StatsRow, health_name, role_name,
+        ClientRow, ClientState, NodeRow, Phase, PoolRow, ServerState, StatsRow, health_name,
+        role_name,
     },
 };
 
@@ -372,6 +373,7 @@ fn pools(from: &Moment<'_>) -> Vec<Vec<Cell>> {
     let mut pools = from.of.inspect.pools();
     if from.pgbouncer {
         pools = per_database_and_user(pools);
+        count_clients(&mut pools, &from.of.inspect.clients());
     }
     rows::<{ POOLS.len() }>(pools.into_iter().map(|pool| {
         [
@@ -418,6 +420,22 @@ fn per_database_and_user(mut pools: Vec<PoolRow>) -> Vec<PoolRow> {
         }
     }
     sums
+}
+
+/// PgBouncer counts clients at rest as active, and all that wait, for whatever.
+fn count_clients(pools: &mut [PoolRow], clients: &[ClientRow]) {
+    for pool in pools {
+        let of_pool =
+            |client: &&ClientRow| (&client.database, &client.user) == (&pool.database, &pool.user);
+        let (waiting, active): (Vec<_>, Vec<_>) = clients
+            .iter()
+            .filter(of_pool)
+            .partition(|client| matches!(client.state, ClientState::Waiting | ClientState::Held));
+        pool.clients_active = active.len();
+        pool.clients_waiting = waiting.len();
+        let waits = waiting.iter().map(|client| client.wait);
+        pool.max_wait = waits.fold(pool.max_wait, Ord::max);
+    }
 }
 
 fn clients(from: &Moment<'_>) -> Vec<Vec<Cell>> {
@@ -526,13 +544,7 @@ fn stats(from: &Moment<'_>) -> Vec<Vec<Cell>> {
             some(average.query_micros),
             some(average.wait_micros),
             some(total.assignments),
-            some(total.client_parses),
-            some(total.server_parses),
-            some(total.binds),
             some(average.assignments),
-            some(average.client_parses),
-            some(average.server_parses),
-            some(average.binds),
             some(total.replica_queries),
         ]
     }))
@@ -551,9 +563,6 @@ fn stats_totals(from: &Moment<'_>) -> Vec<Vec<Cell>> {
             some(total.query_micros),
             some(total.wait_micros),
             some(total.assignments),
-            some(total.client_parses),
-            some(total.server_parses),
-            some(total.binds),
             some(total.replica_queries),
         ]
     }))
@@ -572,9 +581,6 @@ fn stats_averages(from: &Moment<'_>) -> Vec<Vec<Cell>> {
             some(average.query_micros),
             some(average.wait_micros),
             some(average.assignments),
-            some(average.client_parses),
-            some(average.server_parses),
-            some(average.binds),
         ]
     };
     rows::<{ STATS_AVERAGES.len() }>(from.of.inspect.stats().into_iter().map(row))

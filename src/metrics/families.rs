@@ -162,12 +162,12 @@ impl Metrics {
             ),
             counter(
                 "pgsplit_received_bytes_total",
-                "Bytes received from clients.",
+                "Bytes received from clients since their logins, counted when a client rests.",
                 self.one(|w| &w.received),
             ),
             counter(
                 "pgsplit_sent_bytes_total",
-                "Bytes sent to clients.",
+                "Bytes sent to clients since their logins, counted when a client rests.",
                 self.one(|w| &w.sent),
             ),
             counter(

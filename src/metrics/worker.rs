@@ -148,16 +148,11 @@ impl WorkerMetrics {
         self.pool_timeouts.fetch_add(1, Relaxed);
     }
 
-    /// Bytes came from clients.
+    /// Bytes came from and went to a client.
     #[inline]
-    pub fn received(&self, bytes: usize) {
-        self.received.fetch_add(bytes as u64, Relaxed);
-    }
-
-    /// Bytes went to clients.
-    #[inline]
-    pub fn sent(&self, bytes: usize) {
-        self.sent.fetch_add(bytes as u64, Relaxed);
+    pub fn bytes(&self, received: usize, sent: usize) {
+        add(&self.received, received as u64);
+        add(&self.sent, sent as u64);
     }
 
     /// A request is run again.
@@ -294,10 +289,6 @@ pub struct DatabaseStats {
     pub query_micros: AtomicU64,
     /// Waiting for server connections.
     pub wait_micros: AtomicU64,
-    /// Prepared statements: named by clients, made on servers, bound.
-    pub client_parses: AtomicU64,
-    pub server_parses: AtomicU64,
-    pub binds: AtomicU64,
 }
 
 /// Sums of [`DatabaseStats`] over the workers.
@@ -312,9 +303,6 @@ pub struct DatabaseTotals {
     pub transaction_micros: u64,
     pub query_micros: u64,
     pub wait_micros: u64,
-    pub client_parses: u64,
-    pub server_parses: u64,
-    pub binds: u64,
 }
 
 impl DatabaseStats {
@@ -329,9 +317,6 @@ impl DatabaseStats {
         total.transaction_micros += self.transaction_micros.load(Relaxed);
         total.query_micros += self.query_micros.load(Relaxed);
         total.wait_micros += self.wait_micros.load(Relaxed);
-        total.client_parses += self.client_parses.load(Relaxed);
-        total.server_parses += self.server_parses.load(Relaxed);
-        total.binds += self.binds.load(Relaxed);
     }
 
     /// A request ended.

@@ -19,6 +19,8 @@ pub struct Buffer {
     // start <= end <= bytes.len()
     start: usize,
     end: usize,
+    /// Bytes that came in since somebody has asked.
+    came: usize,
 }
 
 impl Buffer {
@@ -29,6 +31,7 @@ impl Buffer {
             bytes: vec![0; capacity],
             start: 0,
             end: 0,
+            came: 0,
         }
     }
 
@@ -113,7 +116,13 @@ impl Buffer {
         std::task::ready!(Pin::new(stream).poll_read(cx, &mut room))?;
         let count = room.filled().len();
         self.end += count;
+        self.came += count;
         Poll::Ready(Ok(count))
+    }
+
+    /// How many bytes have come in since this was asked last.
+    pub fn take_came(&mut self) -> usize {
+        std::mem::take(&mut self.came)
     }
 }
 

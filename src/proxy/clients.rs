@@ -5,7 +5,7 @@ use std::{
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU8, AtomicU16, AtomicU64, AtomicUsize, Ordering},
     },
     time::Duration,
 };
@@ -17,6 +17,7 @@ use tokio::{
 
 use super::tenant::Tenant;
 use crate::{
+    cluster::NodeId,
     net::Peer,
     pool::{Alarm, Link},
     protocol::startup::CancelKey,
@@ -42,6 +43,11 @@ pub(super) struct Client {
     cancelled_waiting: Notify,
     /// [`Activity`] as a number.
     activity: AtomicU8,
+    /// Since when it waits for a server connection, in microseconds after `since`, and one more;
+    /// 0: it doesn't.
+    waits: AtomicU64,
+    /// Of which node: a [`NodeId`].
+    waits_for: AtomicU16,
     /// [`Pins`] as a number.
     pins: AtomicU16,
     /// An operator has ended it.
@@ -88,6 +94,8 @@ impl Client {
             cancelled: Notify::new(),
             cancelled_waiting: Notify::new(),
             activity: AtomicU8::new(0),
+            waits: AtomicU64::new(0),
+            waits_for: AtomicU16::new(0),
             pins: AtomicU16::new(0),
             killed: AtomicBool::new(false),
             wake: Alarm::default(),
@@ -161,6 +169,32 @@ impl Client {
 
     pub(super) fn set_activity(&self, activity: Activity) {
         self.activity.store(activity as u8, Ordering::Relaxed);
+    }
+
+    /// It begins to wait for a server connection.
+    pub(super) fn wait_begins(&self, now: Instant) {
+        let after = now.saturating_duration_since(self.since).as_micros();
+        let after = u64::try_from(after).unwrap_or(u64::MAX - 1);
+        // No node's, until one is known.
+        self.waits_for.store(u16::MAX, Ordering::Relaxed);
+        self.waits.store(after + 1, Ordering::Relaxed);
+    }
+
+    /// What it waits for is a connection to this node.
+    pub(super) fn waits_for(&self, node: NodeId) {
+        self.waits_for.store(node.0, Ordering::Relaxed);
+    }
+
+    pub(super) fn wait_ends(&self) {
+        self.waits.store(0, Ordering::Relaxed);
+    }
+
+    /// For how long it has been waiting for a server connection, if it is, and of which node.
+    pub(super) fn waiting(&self, now: Instant) -> Option<(Duration, NodeId)> {
+        let after = self.waits.load(Ordering::Relaxed).checked_sub(1)?;
+        let began = self.since + Duration::from_micros(after);
+        let node = NodeId(self.waits_for.load(Ordering::Relaxed));
+        Some((now.saturating_duration_since(began), node))
     }
 
     /// Why it keeps its server connection.

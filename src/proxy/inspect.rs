@@ -1,6 +1,6 @@
 //! What operators see of a proxy, and what they can make it do.
 
-use std::{borrow::Cow, collections::HashMap, sync::Arc};
+use std::{borrow::Cow, collections::HashMap, sync::Arc, time::Duration};
 
 use super::{
     Proxy,
@@ -43,23 +43,29 @@ impl Inspect for Proxy {
 
     fn pools(&self) -> Vec<PoolRow> {
         let mut rows = Vec::new();
+        let waiting = self.waiting();
         for tenant in self.all_tenants() {
             for pool in tenant.pools() {
                 if self.monitor.watched(pool.node()).is_none() {
                     continue;
                 }
                 let status = pool.status();
+                let waits = waiting
+                    .iter()
+                    .filter(|(of, node, _)| Arc::ptr_eq(of, &tenant) && *node == pool.node())
+                    .map(|(_, _, waited)| *waited);
+                let lent = status.lent.saturating_sub(status.opening);
                 rows.push(PoolRow {
                     database: tenant.database.name.to_string(),
                     user: tenant.user.to_string(),
                     node: self.monitor.name(pool.node()),
                     mode: tenant.mode,
-                    clients_active: status.lent,
-                    clients_waiting: status.waiting,
-                    servers_active: status.lent,
+                    clients_active: lent,
+                    clients_waiting: waits.clone().count(),
+                    servers_active: lent,
                     servers_idle: status.idle,
-                    servers_connecting: 0,
-                    max_wait: std::time::Duration::ZERO,
+                    servers_connecting: status.opening,
+                    max_wait: waits.max().unwrap_or_default(),
                     max_size: status.max,
                 });
             }
@@ -433,6 +439,18 @@ impl Proxy {
         })
     }
 
+    /// Clients that wait for a server connection: whose, of which node, for how long.
+    fn waiting(&self) -> Vec<(Arc<Tenant>, NodeId, Duration)> {
+        let now = tokio::time::Instant::now();
+        let clients = self.clients.all().into_iter();
+        clients
+            .filter_map(|client| {
+                let (waited, node) = client.waiting(now)?;
+                Some((Arc::clone(&client.tenant), node, waited))
+            })
+            .collect()
+    }
+
     fn client_row(&self, client: &Client) -> ClientRow {
         let link = client.link();
         ClientRow {
@@ -454,7 +472,9 @@ impl Proxy {
             local_addr: None,
             connected: client.since.elapsed(),
             request: None,
-            wait: std::time::Duration::ZERO,
+            wait: client
+                .waiting(tokio::time::Instant::now())
+                .map_or(Duration::ZERO, |(waited, _)| waited),
             server: link.as_ref().map(|link| link.number()),
             tls: client.tls.then(|| "TLS".to_owned()),
             application_name: client.application_name.to_string(),
@@ -484,7 +504,7 @@ impl Proxy {
             local_addr: None,
             connected: link.since.elapsed(),
             request: None,
-            close_needed: link.is_doomed(),
+            close_needed: link.is_doomed() || link.is_retired(),
             client: client.map(u64::from),
             pid: i32::try_from(link.cancel.pid).unwrap_or_default(),
             tls: None,

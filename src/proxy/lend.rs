@@ -88,6 +88,7 @@ impl Proxy {
             return Err(Refused::Node(node));
         };
         lend.entry.set_activity(Activity::WaitingForReplica);
+        lend.entry.waits_for(node);
         match pool.acquire(lend.worker).await {
             Ok(lease) => Ok(lease),
             // Busy is not dead: waiting for a slot says nothing about the node.
@@ -121,6 +122,7 @@ impl Proxy {
                 && let Some(pool) = lend.tenant.pool(node)
             {
                 lend.entry.set_activity(Activity::Waiting);
+                lend.entry.waits_for(node);
                 // Another node may become the primary while one waits for this.
                 let superseded = primary.wait_for(|now| now.node.is_some_and(|now| now != node));
                 let acquired = if lend.fallback {

@@ -133,6 +133,7 @@ impl Door {
                 }
                 proxy.metrics(self.worker).login(LoginResult::Ok);
                 let unread = login.inbox.into_unread();
+                let entry_since = entry.since;
                 let task = Task {
                     proxy: Arc::clone(proxy),
                     tenant,
@@ -147,7 +148,8 @@ impl Door {
                     ongoing: None,
                     scratch: None,
                     bounced: 0,
-                    began: Instant::now(),
+                    began: entry_since,
+                    opened: entry_since,
                     epoch: 0,
                     ddl: false,
                 };

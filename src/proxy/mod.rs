@@ -189,8 +189,7 @@ impl Proxy {
             Arc::clone(shared),
             account,
             &credentials,
-            &self.monitor,
-            self.workers,
+            (&self.monitor, &self.worker_metrics),
         ));
         tenants.every.retain(|tenant| tenant.strong_count() > 0);
         tenants.every.push(Arc::downgrade(&tenant));

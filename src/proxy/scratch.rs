@@ -39,6 +39,8 @@ pub(super) struct Scratch {
 pub(super) struct Out {
     pub(super) bytes: Vec<u8>,
     pub(super) at: usize,
+    /// Bytes that went out since somebody has asked.
+    pub(super) went: usize,
 }
 
 impl Out {
@@ -52,6 +54,7 @@ impl Out {
 
     pub(super) fn advance(&mut self, count: usize) {
         self.at += count;
+        self.went += count;
         if self.is_empty() {
             self.clear();
         }

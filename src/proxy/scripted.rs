@@ -18,5 +18,6 @@ mod outcomes;
 mod pauses;
 mod postgres;
 mod refusals;
+mod seen;
 mod transactions;
 mod vanishing;

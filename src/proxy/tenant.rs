@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use crate::{
     cluster::{MAX_NODES, NodeId},
     config::settings::{self, PinPolicy, PoolMode, Settings as Config, User},
-    metrics::{DatabaseStats, DatabaseTotals},
+    metrics::{DatabaseStats, DatabaseTotals, WorkerMetrics},
     monitor::{CatalogueSlot, Monitor},
     pool::{
         Connect, Gate, Pool, Server,
@@ -187,6 +187,8 @@ impl Database {
 /// Logs in at nodes as this tenant.
 struct Door {
     monitor: Arc<Monitor>,
+    /// Somebody's: connections are made too rarely to be counted by worker.
+    metrics: Arc<WorkerMetrics>,
     dbname: Box<str>,
     user: Arc<str>,
     credentials: Credentials,
@@ -218,7 +220,13 @@ impl Door {
             credentials: &self.credentials,
             parameters,
         };
-        connect(&target, deadline).await
+        let connected = connect(&target, deadline).await;
+        let id = node.id;
+        match &connected {
+            Ok(_) => self.metrics.connected(id),
+            Err(_) => self.metrics.connect_failed(id),
+        }
+        connected
     }
 }
 
@@ -229,12 +237,12 @@ impl Tenant {
         database: Arc<Database>,
         user: &User,
         credentials: &Credentials,
-        monitor: &Arc<Monitor>,
-        workers: usize,
+        (monitor, metrics): (&Arc<Monitor>, &[Arc<WorkerMetrics>]),
     ) -> Self {
         let limits = &entry.pool;
         let door = Door {
             monitor: Arc::clone(monitor),
+            metrics: metrics.first().map(Arc::clone).unwrap_or_default(),
             dbname: database.dbname.clone(),
             user: user.server_user.as_deref().unwrap_or(&user.name).into(),
             credentials: credentials.clone(),
@@ -250,7 +258,7 @@ impl Tenant {
             door: Arc::new(door),
             limits: limits.clone(),
             fresh: Arc::default(),
-            workers,
+            workers: metrics.len(),
             welcomes: Mutex::default(),
         }
     }

@@ -163,7 +163,7 @@ pub(super) const SERVERS: [Column; 21] = [
     text("node"),
 ];
 
-pub(super) const STATS: [Column; 24] = [
+pub(super) const STATS: [Column; 18] = [
     text("database"),
     numeric("total_xact_count"),
     numeric("total_query_count"),
@@ -180,17 +180,11 @@ pub(super) const STATS: [Column; 24] = [
     numeric("avg_query_time"),
     numeric("avg_wait_time"),
     numeric("total_server_assignment_count"),
-    numeric("total_client_parse_count"),
-    numeric("total_server_parse_count"),
-    numeric("total_bind_count"),
     numeric("avg_server_assignment_count"),
-    numeric("avg_client_parse_count"),
-    numeric("avg_server_parse_count"),
-    numeric("avg_bind_count"),
     numeric("total_replica_query_count"),
 ];
 
-pub(super) const STATS_TOTALS: [Column; 13] = [
+pub(super) const STATS_TOTALS: [Column; 10] = [
     text("database"),
     numeric("xact_count"),
     numeric("query_count"),
@@ -200,13 +194,10 @@ pub(super) const STATS_TOTALS: [Column; 13] = [
     numeric("query_time"),
     numeric("wait_time"),
     numeric("server_assignment_count"),
-    numeric("client_parse_count"),
-    numeric("server_parse_count"),
-    numeric("bind_count"),
     numeric("replica_query_count"),
 ];
 
-pub(super) const STATS_AVERAGES: [Column; 12] = [
+pub(super) const STATS_AVERAGES: [Column; 9] = [
     text("database"),
     numeric("xact_count"),
     numeric("query_count"),
@@ -216,9 +207,6 @@ pub(super) const STATS_AVERAGES: [Column; 12] = [
     numeric("query_time"),
     numeric("wait_time"),
     numeric("server_assignment_count"),
-    numeric("client_parse_count"),
-    numeric("server_parse_count"),
-    numeric("bind_count"),
 ];
 
 /// The table's columns, without making the table.

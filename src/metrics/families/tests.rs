@@ -220,8 +220,7 @@ fn the_workers_shards_are_summed() {
         worker.pin(Pin::Listen);
         worker.login(LoginResult::Refused);
         worker.error(Fault::Node);
-        worker.received(100);
-        worker.sent(7);
+        worker.bytes(100, 7);
         worker.answered();
         worker.query_duration(Duration::from_micros(60));
         worker.query_duration(Duration::from_secs(31));

@@ -1,9 +1,6 @@
 //! How a request ended: answered, refused by a replica, or with its server connection lost.
 
-use std::{
-    task::{Context, Poll},
-    time::Duration,
-};
+use std::task::{Context, Poll};
 
 use tokio::time::Instant;
 
@@ -59,7 +56,7 @@ impl Task {
         let answered = Instant::now();
         let now = answered.into_std();
         let (epoch, node) = (self.epoch, lease.node());
-        self.count(replica, answered - self.began, status);
+        self.count(replica, answered, status);
         if replica {
             let consistency = self
                 .session
@@ -238,12 +235,13 @@ impl Task {
         self.entry.set_pins(now);
     }
 
-    fn count(&mut self, replica: bool, took: Duration, status: Option<Status>) {
+    fn count(&mut self, replica: bool, answered: Instant, status: Option<Status>) {
+        let took = answered - self.began;
         self.proxy.metrics(self.worker).query_duration(took);
         if let Some(stats) = self.tenant.database.stats.get(self.worker) {
             stats.query(replica, took);
             if status == Some(Status::Idle) {
-                stats.transaction(took);
+                stats.transaction(answered - self.opened);
             }
         }
     }

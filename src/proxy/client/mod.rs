@@ -84,6 +84,8 @@ pub(super) struct Task {
     pub(super) bounced: u8,
     /// When the request in hand began.
     pub(super) began: Instant,
+    /// When its transaction began.
+    pub(super) opened: Instant,
     /// The cluster's epoch when the request's server was chosen.
     pub(super) epoch: u64,
     /// The open transaction has changed the catalogue.
@@ -323,6 +325,7 @@ impl Task {
                 std::future::poll_fn(|cx| scratch.client_in.poll_fill(cx, &mut source)).await;
         }
         let result = self.requests(&mut scratch).await;
+        self.count_bytes(&mut scratch);
         if result.is_ok() {
             if self.session.unsynced {
                 // What has been answered since the last Sync decides what the next messages mean.
@@ -332,6 +335,17 @@ impl Task {
             }
         }
         result
+    }
+
+    fn count_bytes(&self, scratch: &mut Scratch) {
+        let (received, sent) = (
+            scratch.client_in.take_came(),
+            std::mem::take(&mut scratch.to_client.went),
+        );
+        self.proxy.metrics(self.worker).bytes(received, sent);
+        if let Some(stats) = self.tenant.database.stats.get(self.worker) {
+            stats.bytes(received, sent);
+        }
     }
 
     async fn requests(&mut self, scratch: &mut Scratch) -> Result<(), Gone> {

@@ -213,6 +213,7 @@ impl Task {
     ) -> Result<Result<Lease, Refused>, Gone> {
         self.flush_before_waiting(scratch).await?;
         let waiting = Instant::now();
+        self.entry.wait_begins(waiting);
         let lent = self.proxy.lend(Lend {
             tenant: &self.tenant,
             worker: self.worker,
@@ -235,6 +236,7 @@ impl Task {
                 "terminating connection due to administrator command",
             ))),
         };
+        self.entry.wait_ends();
         if lent.is_ok() {
             self.lent(waiting.elapsed());
             // Another node may have become the primary while it was waited for.

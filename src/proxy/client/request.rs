@@ -39,6 +39,9 @@ impl Task {
         scratch: &mut Scratch,
     ) -> Result<(), Gone> {
         self.began = Instant::now();
+        if !self.session.transaction.is_open() && !self.session.unsynced {
+            self.opened = self.began;
+        }
         if request.class.kind == Kind::Own {
             Box::pin(self.sampled()).await;
         }

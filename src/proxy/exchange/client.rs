@@ -39,6 +39,7 @@ impl Exchange {
                 Poll::Ready(Ok(0)) => return Err(io::ErrorKind::WriteZero.into()),
                 Poll::Ready(Ok(count)) => {
                     scratch.server_in.consume(count);
+                    scratch.to_client.went += count;
                     self.approved -= count;
                     moved = true;
                 }
