@@ -95,9 +95,6 @@ impl<T: Options> Part<T> {
     }
 }
 
-/// Options that DESIGN promises and this version doesn't have: refused by name.
-const LATER: [(&str, &str); 1] = [("user", "auth_query")];
-
 /// The text, and how its values are read.
 pub(super) struct Document<'a> {
     pub(super) source: Arc<str>,
@@ -323,16 +320,14 @@ impl<'i> Table<'i> {
                 .collect()
         };
         for (key, (byte, _)) in self.entries {
-            let message = if LATER.contains(&(section, key.as_str())) {
-                format!(
-                    "{key} in {} is not supported by this version yet",
-                    self.header
-                )
+            let place = match self.header.as_str() {
+                "" => "at the top level",
+                header => &format!("in {header}"),
+            };
+            let message = if key == "auth_query" {
+                // As PgBouncer calls it.
+                format!("unknown key {key:?} {place}; it is \"query\" in [auth]")
             } else {
-                let place = match self.header.as_str() {
-                    "" => "at the top level",
-                    header => &format!("in {header}"),
-                };
                 format!("unknown key {key:?} {place}; {}", advice(&key, &valid))
             };
             document.problem(byte, message);

@@ -13,8 +13,8 @@ use super::{
     resolve::{self, Loaded},
     schema::{Options, Overrides},
     settings::{
-        Admin, Database, Failover, Listen, ListenTls, Log, Monitor, Node, NodeTls, Pool, Routing,
-        Secret, User,
+        Admin, Auth, Database, Failover, Listen, ListenTls, Log, Monitor, Node, NodeTls, Pool,
+        Routing, Secret, User,
     },
     url,
     value::Raw,
@@ -68,6 +68,7 @@ pub(super) struct Draft {
     pub(super) routing: Part<Routing>,
     pub(super) monitor: Part<Monitor>,
     pub(super) failover: Part<Failover>,
+    pub(super) auth: Part<Auth>,
     pub(super) log: Part<Log>,
     pub(super) nodes: Vec<NodeDraft>,
     pub(super) databases: Vec<DatabaseDraft>,
@@ -177,6 +178,7 @@ fn read_file<'i>(mut root: Table<'i>, document: &mut Document<'i>) -> Draft {
     section(&mut root, &mut draft.routing, document);
     section(&mut root, &mut draft.monitor, document);
     section(&mut root, &mut draft.failover, document);
+    section(&mut root, &mut draft.auth, document);
     section(&mut root, &mut draft.log, document);
     for mut table in root.tables(Node::SECTION, document) {
         let node = table.part(document);
@@ -246,6 +248,7 @@ impl Draft {
             routing: Part::new(origin.clone()),
             monitor: Part::new(origin.clone()),
             failover: Part::new(origin.clone()),
+            auth: Part::new(origin.clone()),
             log: Part::new(origin.clone()),
             nodes: Vec::new(),
             databases: Vec::new(),
@@ -269,6 +272,7 @@ impl Draft {
             Routing::SECTION => self.routing.set(key, &raw, origin, problems),
             Monitor::SECTION => self.monitor.set(key, &raw, origin, problems),
             Failover::SECTION => self.failover.set(key, &raw, origin, problems),
+            Auth::SECTION => self.auth.set(key, &raw, origin, problems),
             Log::SECTION => self.log.set(key, &raw, origin, problems),
             _ => problems.push(origin.problem(format!("there is no option {:?}", given.option))),
         }

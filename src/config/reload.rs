@@ -5,8 +5,8 @@ use std::collections::BTreeMap;
 use super::{
     schema::{Change, Options, Reload, Row, differences, reloaded, rows},
     settings::{
-        Admin, Database, Failover, Listen, ListenTls, Log, Monitor, Node, NodeTls, Pool, Routing,
-        Settings, User,
+        Admin, Auth, Database, Failover, Listen, ListenTls, Log, Monitor, Node, NodeTls, Pool,
+        Routing, Settings, User,
     },
 };
 
@@ -40,6 +40,7 @@ impl Settings {
         differences(Routing::SECTION, &self.routing, &new.routing, &mut all);
         differences(Monitor::SECTION, &self.monitor, &new.monitor, &mut all);
         differences(Failover::SECTION, &self.failover, &new.failover, &mut all);
+        differences(Auth::SECTION, &self.auth, &new.auth, &mut all);
         differences(Log::SECTION, &self.log, &new.log, &mut all);
 
         let node = |prefix: &str, old: &Node, new: &Node, all: &mut Vec<Change>| {
@@ -115,6 +116,7 @@ impl Settings {
             routing: reloaded(&self.routing, &new.routing),
             monitor: reloaded(&self.monitor, &new.monitor),
             failover: reloaded(&self.failover, &new.failover),
+            auth: reloaded(&self.auth, &new.auth),
             log: reloaded(&self.log, &new.log),
             nodes: new.nodes.clone(),
             databases: new.databases.clone(),
@@ -151,6 +153,7 @@ impl Settings {
             &Failover::default(),
             &mut all,
         );
+        rows(Auth::SECTION, &self.auth, &Auth::default(), &mut all);
         rows(Log::SECTION, &self.log, &Log::default(), &mut all);
         for node in &self.nodes {
             let prefix = format!("{}.{}", Node::SECTION, node.name);

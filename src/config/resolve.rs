@@ -74,7 +74,8 @@ impl Work {
     fn settings(&mut self, draft: Draft) -> Settings {
         self.pool(&draft.pool.value, &draft.pool.given);
         let nodes = self.nodes(draft.nodes, &draft.origin);
-        let users = self.users(draft.users, draft.listen.value.trust, &draft.origin);
+        let elsewhere = draft.listen.value.trust || draft.auth.value.query.is_some();
+        let users = self.users(draft.users, elsewhere, &draft.origin);
         let databases = self.databases(
             draft.databases,
             &draft.pool.value,
@@ -88,6 +89,7 @@ impl Work {
             routing: draft.routing.value,
             monitor: draft.monitor.value,
             failover: draft.failover.value,
+            auth: draft.auth.value,
             log: draft.log.value,
             nodes,
             databases,
@@ -98,6 +100,7 @@ impl Work {
         self.console_users(&mut settings, &draft.admin.given);
         self.monitor(&mut settings, &draft.monitor.given);
         self.failover(&mut settings, &draft.failover.given);
+        self.auth(&mut settings, &draft.auth.given);
         let zone = &settings.routing.zone;
         if !zone.is_empty() && settings.nodes.iter().all(|node| node.zone != *zone) {
             self.warnings.push(format!(
@@ -322,8 +325,9 @@ impl Work {
         databases
     }
 
-    fn users(&mut self, drafts: Vec<Part<User>>, trust: bool, origin: &Origin) -> Vec<User> {
-        if drafts.is_empty() && self.complete {
+    /// `elsewhere`: who has no password here may come in all the same.
+    fn users(&mut self, drafts: Vec<Part<User>>, elsewhere: bool, origin: &Origin) -> Vec<User> {
+        if drafts.is_empty() && !elsewhere && self.complete {
             self.problem(origin, "no [[user]]: nobody could log in");
         }
         let mut names = Seen::default();
@@ -359,9 +363,9 @@ impl Work {
                 }
             }
             let wrong = given.has("password") && !self.complete;
-            if user.password.is_none() && user.password_file.is_none() && !trust && !wrong {
+            if user.password.is_none() && user.password_file.is_none() && !elsewhere && !wrong {
                 let problem = format!(
-                    "the user {:?} has no password: it could never log in (give password, password_file, or trust = true in [listen])",
+                    "the user {:?} has no password: it could never log in (give password, password_file, trust = true in [listen], or query in [auth])",
                     user.name
                 );
                 self.problem(given.at("password"), problem);
@@ -405,7 +409,7 @@ impl Work {
                 .collect();
         }
         for name in &settings.admin.console_users {
-            if self.complete && settings.user(name).is_none() {
+            if self.complete && settings.user(name).is_none() && settings.auth.query.is_none() {
                 let problem =
                     format!("console_users in [admin] names {name:?}, who is no [[user]]");
                 self.problem(given.at("console_users"), problem);
@@ -444,6 +448,42 @@ impl Work {
             } else {
                 known.and_then(|user| user.server_password.clone().or(user.password.clone()))
             };
+        }
+    }
+
+    /// After [`Self::monitor`], whose user is the default.
+    fn auth(&mut self, settings: &mut Settings, given: &Given) {
+        let Settings {
+            auth,
+            monitor,
+            users,
+            ..
+        } = settings;
+        self.password(&mut auth.password, auth.password_file.as_ref(), given);
+        if auth.query.is_none() {
+            return;
+        }
+        if monitor.user.is_empty() && self.complete {
+            self.problem(
+                &given.header,
+                "without a [[user]], user in [monitor] must say who watches the nodes",
+            );
+        }
+        if auth.user.is_empty() {
+            auth.user = monitor.user.clone();
+        }
+        if auth.password.is_none() {
+            let known = users
+                .iter()
+                .find(|user| user.server_user.as_ref().unwrap_or(&user.name) == &auth.user);
+            auth.password = if auth.user == monitor.user {
+                monitor.password.clone()
+            } else {
+                known.and_then(|user| user.server_password.clone().or(user.password.clone()))
+            };
+        }
+        if auth.database.is_empty() {
+            auth.database = monitor.database.clone();
         }
     }
 

@@ -31,6 +31,7 @@ pub struct Settings {
     pub routing: Routing,
     pub monitor: Monitor,
     pub failover: Failover,
+    pub auth: Auth,
     pub log: Log,
     /// In the order of the file.
     pub nodes: Vec<Node>,
@@ -244,6 +245,26 @@ options! {
     }
 }
 
+options! {
+    /// Passwords of users that the configuration doesn't have, asked of the nodes.
+    pub struct Auth in "auth" {
+        /// Gives a user's name and password (as in a [[user]]) for the name $1; by default nobody is asked.
+        query: Option<String> = None, any, Live;
+        /// Who asks; by default [monitor]'s user.
+        user: String = String::new(), |user: &String| name(user), Live;
+        /// Text; by default that user's.
+        password: Option<Secret> = None, any, Live;
+        /// A file with the password in its first line.
+        password_file: Option<PathBuf> = None, any, Live;
+        /// Where to ask, as the nodes name it; by default [monitor]'s database.
+        database: String = String::new(), |database: &String| name(database), Live;
+        /// How long an answer is used. After a failed login it is asked for again.
+        cache: Duration = secs(30), within(ms(0), HOUR), Live;
+        /// Users whose answers are kept.
+        cache_users: usize = 1000, within(1, 100_000), Live;
+    }
+}
+
 words! {
     pub enum LogFormat {
         Text = "text",
@@ -434,7 +455,7 @@ pub struct Section {
 
 /// Every section of the file.
 #[must_use]
-pub fn sections() -> [Section; 15] {
+pub fn sections() -> [Section; 16] {
     fn section<T: Options>(name: &'static str) -> Section {
         Section {
             name,
@@ -450,6 +471,7 @@ pub fn sections() -> [Section; 15] {
         section::<Routing>(Routing::SECTION),
         section::<Monitor>(Monitor::SECTION),
         section::<Failover>(Failover::SECTION),
+        section::<Auth>(Auth::SECTION),
         section::<Log>(Log::SECTION),
         section::<Node>(Node::SECTION),
         section::<NodeTls>(NodeTls::SECTION),

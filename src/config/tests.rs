@@ -335,7 +335,7 @@ fn each_mistake_is_named_with_its_place_and_key() {
         ),
         (
             "[[user]]\nname = \"b\"",
-            r#"p.toml:1:1: the user "b" has no password: it could never log in (give password, password_file, or trust = true in [listen])"#,
+            r#"p.toml:1:1: the user "b" has no password: it could never log in (give password, password_file, trust = true in [listen], or query in [auth])"#,
         ),
         (
             "[[user]]\nname = \"b\"\npassword = 4711",
@@ -347,7 +347,7 @@ fn each_mistake_is_named_with_its_place_and_key() {
         ),
         (
             "[[user]]\nname = \"b\"\npassword = \"x\"\nauth_query = \"SELECT 1\"",
-            "p.toml:4:1: auth_query in [[user]] is not supported by this version yet",
+            "p.toml:4:1: unknown key \"auth_query\" in [[user]]; it is \"query\" in [auth]",
         ),
         (
             "[pool]\nmode = ",
@@ -659,7 +659,7 @@ fn mistakes_in_urls_name_the_url_by_its_number() {
         ),
         (
             &["postgres://a@h"],
-            "--node, URL 1: the user \"a\" has no password: it could never log in (give password, password_file, or trust = true in [listen])",
+            "--node, URL 1: the user \"a\" has no password: it could never log in (give password, password_file, trust = true in [listen], or query in [auth])",
         ),
     ] {
         let said = from_urls(urls, |_| {}).unwrap_err().to_string();

@@ -22,6 +22,18 @@ pub(super) struct Target {
     tracker: TaskTracker,
 }
 
+/// Whom to log in as in the monitor's stead.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct As<'a> {
+    pub(super) user: &'a str,
+    pub(super) password: Option<&'a str>,
+    /// By default the monitor's own.
+    pub(super) database: Option<&'a str>,
+    pub(super) application_name: &'a str,
+    /// Startup options.
+    pub(super) options: &'a str,
+}
+
 /// A question that failed: how, and what there is to read about it.
 #[derive(Debug)]
 pub(super) struct Problem {
@@ -84,25 +96,22 @@ impl Target {
         self.connect(&login, deadline).await
     }
 
-    /// Logs in as somebody else, to the monitor's own database, with these startup options. Cancel
-    /// safe.
+    /// Logs in as somebody else. Cancel safe.
     pub(super) async fn login_as(
         &self,
-        user: &str,
-        password: Option<&str>,
-        options: &str,
+        whom: As<'_>,
         deadline: Instant,
     ) -> Result<(Client, AbortOnDropHandle<()>), Problem> {
         let mut login = tokio_postgres::Config::new();
         login
-            .user(user)
-            .application_name("pgsplit failover")
-            .options(options)
+            .user(whom.user)
+            .application_name(whom.application_name)
+            .options(whom.options)
             .ssl_mode(tokio_postgres::config::SslMode::Disable);
-        if let Some(database) = self.login.get_dbname() {
+        if let Some(database) = whom.database.or(self.login.get_dbname()) {
             login.dbname(database);
         }
-        if let Some(password) = password {
+        if let Some(password) = whom.password {
             login.password(password);
         }
         self.connect(&login, deadline).await

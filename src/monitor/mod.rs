@@ -18,6 +18,7 @@ mod queries;
 mod roster;
 #[cfg(test)]
 mod scripted;
+mod secrets;
 
 use std::{
     fmt,

@@ -48,6 +48,8 @@ pub struct Identity {
     pub method: Method,
     /// What logs in at a node that has the same verifier, learnt from the client's proof.
     pub client_key: Option<Key>,
+    /// The password, if it isn't the configuration's.
+    pub secret: Option<Secret>,
     /// To be sent before AuthenticationOk, best in the same write: AuthenticationSASLFinal.
     pub unsent: Vec<u8>,
 }
@@ -75,8 +77,8 @@ impl Method {
     }
 }
 
-/// A user with what the settings said.
-struct Known {
+/// A user with what the settings, or the nodes, said.
+pub(super) struct Known {
     /// The setting itself, to see at a reload that nothing changed.
     password: Option<Secret>,
     check: Check,
@@ -135,7 +137,7 @@ impl Authenticator {
             let old = before.and_then(|before| before.users.get(&name));
             let known = match old.filter(|old| old.password == user.password) {
                 Some(old) => old.clone(),
-                None => Known::new(user, &random)?,
+                None => Known::new(user.password.as_ref(), &random)?,
             };
             Ok((name, known))
         });
@@ -165,7 +167,18 @@ impl Authenticator {
         login: &mut Login,
         deadline: Instant,
     ) -> Result<Identity, HandshakeError> {
-        let outcome = timeout_at(deadline, self.check(login)).await;
+        let known = self.users.get(&login.user);
+        self.authenticate_as(login, known, deadline).await
+    }
+
+    /// The same with what is known of the user.
+    pub(super) async fn authenticate_as(
+        &self,
+        login: &mut Login,
+        known: Option<&Known>,
+        deadline: Instant,
+    ) -> Result<Identity, HandshakeError> {
+        let outcome = timeout_at(deadline, self.check(login, known)).await;
         match outcome {
             Ok(Ok(identity)) => Ok(identity),
             Ok(Err(error)) => {
@@ -186,8 +199,11 @@ impl Authenticator {
         }
     }
 
-    async fn check(&self, login: &mut Login) -> Result<Identity, HandshakeError> {
-        let known = self.users.get(&login.user);
+    async fn check(
+        &self,
+        login: &mut Login,
+        known: Option<&Known>,
+    ) -> Result<Identity, HandshakeError> {
         if self.trust && login.stream.peer().is_local() {
             return match known {
                 Some(_) => Ok(Identity::new(Method::Trust)),
@@ -274,6 +290,7 @@ impl Authenticator {
                 Method::Scram
             },
             client_key: Some(proven.keys.client_key),
+            secret: None,
             unsent: out,
         })
     }
@@ -284,6 +301,7 @@ impl Identity {
         Self {
             method,
             client_key: None,
+            secret: None,
             unsent: Vec::new(),
         }
     }
@@ -303,8 +321,23 @@ impl Clone for Known {
 }
 
 impl Known {
-    fn new(user: &User, random: &SystemRandom) -> Result<Self, NoRandomness> {
-        let check = match &user.password {
+    /// A user with this password, or a name without a user.
+    pub(super) fn of(password: Option<&Secret>) -> Result<Self, NoRandomness> {
+        Self::new(password, &SystemRandom::new())
+    }
+
+    /// It is a user who has a password.
+    pub(super) fn exists(&self) -> bool {
+        self.password.is_some()
+    }
+
+    /// The password, as it was given.
+    pub(super) fn password(&self) -> Option<&Secret> {
+        self.password.as_ref()
+    }
+
+    fn new(password: Option<&Secret>, random: &SystemRandom) -> Result<Self, NoRandomness> {
+        let check = match password {
             None => Check::Never,
             Some(Secret(text)) => {
                 if let Ok(verifier) = text.parse() {
@@ -319,7 +352,7 @@ impl Known {
             }
         };
         Ok(Self {
-            password: user.password.clone(),
+            password: password.cloned(),
             check,
         })
     }

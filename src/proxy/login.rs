@@ -104,9 +104,32 @@ impl Door {
     ) -> Option<(Task, Vec<u8>)> {
         let proxy = &self.proxy;
         let authenticator = proxy.authenticator.load_full();
-        let identity = match authenticator.authenticate(&mut login, deadline).await {
-            Ok(identity) => identity,
+        let looked_up = match Box::pin(proxy.look_up(&login.user, deadline)).await {
+            Ok(looked_up) => looked_up,
             Err(error) => {
+                proxy.metrics(self.worker).login(LoginResult::Unavailable);
+                turn_away(login, &error).await;
+                return None;
+            }
+        };
+        let authenticated = match &looked_up {
+            Some(user) => {
+                let user = user.exists().then_some(&**user);
+                authenticator
+                    .authenticate_as(&mut login, user, deadline)
+                    .await
+            }
+            None => authenticator.authenticate(&mut login, deadline).await,
+        };
+        let identity = match authenticated {
+            Ok(mut identity) => {
+                identity.secret = looked_up.and_then(|user| user.password().cloned());
+                identity
+            }
+            Err(error) => {
+                if looked_up.is_some() {
+                    proxy.lookup.doubt(&login.user);
+                }
                 self.refused(&error);
                 return None;
             }
@@ -183,7 +206,7 @@ impl Door {
     ) -> Result<(Arc<Client>, Session, Vec<u8>), Visible> {
         let proxy = &self.proxy;
         let tenant = proxy
-            .tenant(&login.database, &login.user, identity.client_key)
+            .tenant(&login.database, &login.user, identity)
             .ok_or_else(|| handshake::unknown_database(&login.database))?;
         let number = proxy.next_session.fetch_add(1, Ordering::Relaxed);
         let mut own = Own::default();
@@ -259,7 +282,7 @@ impl Door {
             let tenant = names
                 .into_iter()
                 .flatten()
-                .find_map(|name| proxy.tenant(name, &login.user, identity.client_key))
+                .find_map(|name| proxy.tenant(name, &login.user, &identity))
                 .ok_or_else(|| handshake::unknown_database(&login.database))?;
             let application_name = login
                 .parameters

@@ -19,6 +19,7 @@ pub mod handshake;
 mod inspect;
 mod lend;
 mod login;
+mod lookup;
 mod observe;
 mod pause;
 mod replication;
@@ -29,6 +30,7 @@ mod serve;
 mod tenant;
 
 use std::{
+    borrow::Cow,
     collections::HashMap,
     fmt,
     sync::{
@@ -47,18 +49,22 @@ pub use serve::{Reload, Running, StartError};
 
 use crate::{
     cluster::{NodeId, Role, Seen},
-    config::settings::Settings as Config,
+    config::settings::{Settings as Config, User},
     error::{Fault, Visible},
     metrics::{Metrics, WorkerMetrics},
     monitor::Monitor,
-    pool::{Lease, connect},
-    protocol::{SqlState, scram::Key},
+    pool::{
+        Lease,
+        connect::{self, Credentials},
+    },
+    protocol::SqlState,
     routing::{Consistency, Policy, ReadFallback, Reason, Route, Target},
     session::prepared::Statements,
     sql::{Class, Lexing, Traits, Why},
 };
-use authenticate::Authenticator;
+use authenticate::{Authenticator, Identity};
 use clients::Clients;
+use lookup::Lookup;
 use pause::Paused;
 use tenant::{Database, Tenant};
 
@@ -74,6 +80,7 @@ pub struct Proxy {
     worker_metrics: Box<[Arc<WorkerMetrics>]>,
     tenants: Mutex<Tenants>,
     clients: Clients,
+    lookup: Lookup,
     next_session: AtomicU32,
     statements: Statements,
     /// Requests in flight, by [`NodeId::index`].
@@ -160,15 +167,26 @@ impl Proxy {
     }
 
     /// The database and user that a client asks for, if they are configured.
-    fn tenant(&self, database: &str, user: &str, key: Option<Key>) -> Option<Arc<Tenant>> {
+    fn tenant(&self, database: &str, user: &str, identity: &Identity) -> Option<Arc<Tenant>> {
         let config = self.settings();
         let entry = config.database(database)?;
-        let account = config.user(user)?;
+        let account = match (config.user(user), &identity.secret) {
+            (Some(account), None) => Cow::Borrowed(account),
+            (account, Some(secret)) => Cow::Owned(User {
+                name: user.to_owned(),
+                password: Some(secret.clone()),
+                ..account.cloned().unwrap_or_default()
+            }),
+            (None, None) => return None,
+        };
         let mut tenants = self.tenants();
         if let Some(known) = tenants
             .by_name
             .get(&(database.into(), user.into()) as &(Box<str>, Box<str>))
         {
+            if identity.secret.is_some() {
+                known.renew_credentials(&account, identity.client_key);
+            }
             return Some(Arc::clone(known));
         }
         if tenants.databases.len() >= DATABASES {
@@ -182,13 +200,13 @@ impl Proxy {
             made.gate.set_shut(paused);
             Arc::new(made)
         });
-        let credentials = connect::Credentials::of(account, key);
+        let credentials = Credentials::of(&account, identity.client_key);
         let tenant = Arc::new(Tenant::new(
             &config,
             entry,
             Arc::clone(shared),
-            account,
-            &credentials,
+            &account,
+            credentials,
             (&self.monitor, &self.worker_metrics),
         ));
         tenants.every.retain(|tenant| tenant.strong_count() > 0);

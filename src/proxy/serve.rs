@@ -224,6 +224,7 @@ impl Proxy {
             metrics,
             tenants: Default::default(),
             clients: Clients::default(),
+            lookup: Default::default(),
             next_session: AtomicU32::new(1),
             statements: Default::default(),
             in_flight: (0..MAX_NODES).map(|_place| AtomicU32::new(0)).collect(),
@@ -293,6 +294,7 @@ impl Proxy {
             .set_nodes(&nodes, Cause::Configuration)
             .map_err(|error| error.to_string())?;
         self.authenticator.store(Arc::new(authenticator));
+        self.lookup.forget();
         self.config.store(Arc::new(old.reloaded(&new)));
         // Sessions that begin from now on get pools by the new settings; the old pools go with
         // their last session.

@@ -16,14 +16,14 @@ use tokio::time::Instant;
 
 use crate::{
     cluster::{MAX_NODES, NodeId},
-    config::settings::{self, PinPolicy, PoolMode, Settings as Config, User},
+    config::settings::{self, PinPolicy, PoolMode, Secret, Settings as Config, User},
     metrics::{DatabaseStats, DatabaseTotals, WorkerMetrics},
     monitor::{CatalogueSlot, Monitor},
     pool::{
         Connect, Gate, Pool, Server,
         connect::{ConnectError, ConnectTarget, Connected, Credentials, connect},
     },
-    protocol::startup::Setting,
+    protocol::{scram::Key, startup::Setting},
     routing::Policy,
     session::settings::Settings,
     sql::{CacheLimits, CacheStats, ClassCache, Lexing, Unknown, catalogue::Catalogue},
@@ -191,7 +191,8 @@ struct Door {
     metrics: Arc<WorkerMetrics>,
     dbname: Box<str>,
     user: Arc<str>,
-    credentials: Credentials,
+    /// With the password that they rest on.
+    credentials: Mutex<(Option<Secret>, Credentials)>,
 }
 
 impl Connect for Arc<Door> {
@@ -205,6 +206,12 @@ impl Connect for Arc<Door> {
 }
 
 impl Door {
+    fn credentials(&self) -> MutexGuard<'_, (Option<Secret>, Credentials)> {
+        self.credentials
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn connect_with(
         &self,
         node: NodeId,
@@ -213,11 +220,12 @@ impl Door {
     ) -> Result<Connected, ConnectError> {
         let node = self.monitor.watched(node).filter(|n| !n.is_leaving());
         let node = node.ok_or(ConnectError::Gone)?;
+        let credentials = self.credentials().1.clone();
         let target = ConnectTarget {
             dialer: node.dialer(),
             database: &self.dbname,
             user: &self.user,
-            credentials: &self.credentials,
+            credentials: &credentials,
             parameters,
         };
         let connected = connect(&target, deadline).await;
@@ -236,7 +244,7 @@ impl Tenant {
         entry: &settings::Database,
         database: Arc<Database>,
         user: &User,
-        credentials: &Credentials,
+        credentials: Credentials,
         (monitor, metrics): (&Arc<Monitor>, &[Arc<WorkerMetrics>]),
     ) -> Self {
         let limits = &entry.pool;
@@ -245,7 +253,7 @@ impl Tenant {
             metrics: metrics.first().map(Arc::clone).unwrap_or_default(),
             dbname: database.dbname.clone(),
             user: user.server_user.as_deref().unwrap_or(&user.name).into(),
-            credentials: credentials.clone(),
+            credentials: Mutex::new((user.password.clone(), credentials)),
         };
         Self {
             policy: Policy::from(&config.routing_for(entry, user)),
@@ -260,6 +268,16 @@ impl Tenant {
             fresh: Arc::default(),
             workers: metrics.len(),
             welcomes: Mutex::default(),
+        }
+    }
+
+    /// The user has logged in with a password that may be another than before.
+    pub(super) fn renew_credentials(&self, user: &User, client_key: Option<Key>) {
+        let mut credentials = self.door.credentials();
+        let (password, known) = &*credentials;
+        let lacking = client_key.is_some() && matches!(known, Credentials::None);
+        if lacking || *password != user.password {
+            *credentials = (user.password.clone(), Credentials::of(user, client_key));
         }
     }
 

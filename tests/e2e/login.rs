@@ -8,7 +8,8 @@ use tokio::{
 };
 
 use crate::support::{
-    Proxy, Raw, cluster, knows_tls, message, own_cluster, program, run, sqlstate, succeed,
+    Proxy, Raw, cluster, eventually, knows_tls, message, own_cluster, program, run, sqlstate,
+    succeed,
 };
 
 #[test]
@@ -112,6 +113,63 @@ fn verifiers_serve_instead_of_passwords() {
             let error = proxy.try_connect(user, "wrong", "app").await.unwrap_err();
             assert_eq!(sqlstate(&error), "28P01");
         }
+    });
+}
+
+#[test]
+fn users_whom_only_the_nodes_know_log_in_by_the_auth_query() {
+    run(async {
+        let cluster = cluster();
+        cluster
+            .psql(
+                0,
+                "create role asked login password 'one' in role app; create role mute login in role app",
+            )
+            .unwrap();
+        for replica in cluster.replicas() {
+            cluster.wait_for_replay(replica).unwrap();
+        }
+        let auth = "[auth]\nuser = \"postgres\"\npassword = \"postgres\"\ncache = \"1h\"\n\
+             query = \"SELECT rolname, rolpassword FROM pg_authid WHERE rolname = $1\"";
+        let proxy = Proxy::start(cluster, auth).await;
+        let runs = async |client: &tokio_postgres::Client| {
+            for hint in ["primary", "replica"] {
+                let sql = format!("/* pgsplit: {hint} */ select current_user::text");
+                let row = client.query_one(&sql, &[]).await.unwrap();
+                assert_eq!(row.get::<_, &str>(0), "asked", "{hint}");
+            }
+        };
+        let old = proxy.try_connect("asked", "one", "app").await.unwrap();
+        runs(&old).await;
+
+        let mut messages = Vec::new();
+        for user in ["asked", "mute", "nobody_here", "app"] {
+            let error = proxy.try_connect(user, "wrong", "app").await.unwrap_err();
+            assert_eq!(sqlstate(&error), "28P01", "{user}");
+            messages.push(error.as_db_error().unwrap().message().replace(user, "USER"));
+        }
+        messages.dedup();
+        assert_eq!(messages.len(), 1, "{messages:?}");
+        // Users of the configuration are its own.
+        proxy.try_connect("app", "app", "app").await.unwrap();
+
+        // A new password is found once a login with it has failed, and serves at the nodes, too.
+        cluster.psql(0, "alter role asked password 'two'").unwrap();
+        for replica in cluster.replicas() {
+            cluster.wait_for_replay(replica).unwrap();
+        }
+        eventually("the new password is known", || async {
+            proxy.try_connect("asked", "two", "app").await.is_ok()
+        })
+        .await;
+        let error = proxy.try_connect("asked", "one", "app").await.unwrap_err();
+        assert_eq!(sqlstate(&error), "28P01");
+        proxy.console("RECONNECT").await;
+        let new = proxy.try_connect("asked", "two", "app").await.unwrap();
+        runs(&new).await;
+        runs(&old).await;
+        let log = proxy.log();
+        assert!(!log.contains("SCRAM-SHA-256$"), "{log}");
     });
 }
 

@@ -13,7 +13,7 @@ use crate::{
     config::settings,
     monitor::{
         Monitor,
-        connection::{Problem, within},
+        connection::{As, Problem, within},
     },
 };
 
@@ -405,9 +405,14 @@ async fn login(
     let node = monitor
         .watched(node)
         .ok_or(Problem::new(Failure::Connect))?;
-    let password = by.password.as_ref().map(|password| &*password.0);
-    let login = node.target.login_as(&by.user, password, options, deadline);
-    login.await
+    let whom = As {
+        user: &by.user,
+        password: by.password.as_ref().map(|password| &*password.0),
+        database: None,
+        application_name: "pgsplit failover",
+        options,
+    };
+    node.target.login_as(whom, deadline).await
 }
 
 /// Runs `failover.command` with these arguments.
