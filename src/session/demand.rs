@@ -632,5 +632,20 @@ mod tests {
         write::sync(&mut named);
         let replay = Replay::of(Begin::default());
         assert_eq!(demand(&named, Some(&replay)).needs, Needs::Server);
+        // A BEGIN returns no rows, whatever its limit.
+        for (text, needs) in [
+            ("begin read only", Needs::Repeatable),
+            ("values (1)", Needs::Server),
+        ] {
+            let mut limited = Vec::new();
+            write::parse(&mut limited, b"s", text.as_bytes(), &[0; 2]);
+            write::bind_head(&mut limited, b"", b"s", 6);
+            limited.extend_from_slice(&[0; 6]);
+            write::frame(&mut limited, tag::EXECUTE, |out| {
+                out.extend_from_slice(b"\0\0\0\0\x02");
+            });
+            limited.extend_from_slice(&extended(&["values (2)"]));
+            assert_eq!(demand(&limited, None).needs, needs, "{text}");
+        }
     }
 }

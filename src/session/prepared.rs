@@ -179,6 +179,9 @@ pub struct Names {
     journal: Vec<Change>,
     /// How many of them the server has acknowledged.
     confirmed: usize,
+    /// Those that DISCARD ALL has dropped since the last Sync: messages behind it may still rest on
+    /// them, and fail.
+    dropped: Vec<(Box<[u8]>, Named)>,
 }
 
 impl Names {
@@ -220,8 +223,10 @@ impl Names {
         let quoted = rest.iter().position(|byte| *byte == b'"')?;
         let (own, after) = rest.split_at(quoted);
         let id = own_id(own)?;
+        let dropped = self.dropped.iter().map(|(name, named)| (&**name, named));
         let (name, _) = self
             .iter()
+            .chain(dropped)
             .find(|(_, named)| matches!(named, Named::Protocol(statement) if statement.id == id))?;
         Some([before, name, after].concat())
     }
@@ -256,6 +261,7 @@ impl Names {
 
     /// The request has ended well.
     pub fn settle(&mut self) {
+        self.dropped.clear();
         self.journal.clear();
         self.confirmed = 0;
     }
@@ -275,8 +281,9 @@ impl Names {
     /// DEALLOCATE ALL or DISCARD ALL. What is prepared behind it stays.
     pub fn clear(&mut self) {
         let pending = self.journal.get_mut(self.confirmed..).unwrap_or_default();
-        self.names
-            .retain(|name, _| pending.iter().any(|(changed, _)| changed == name));
+        let stays = |name: &[u8]| pending.iter().any(|(changed, _)| **changed == *name);
+        self.dropped
+            .extend(self.names.extract_if(|name, _| !stays(name)));
         for at in 0..pending.len() {
             if let (earlier, [(name, before), ..]) = pending.split_at_mut(at)
                 && !earlier.iter().any(|(changed, _)| changed == name)
@@ -416,6 +423,7 @@ impl OnServer {
     /// `name` may be there.
     pub fn doubt(&mut self, name: &[u8]) {
         self.named.insert(name.into(), None);
+        self.recently_named.push(name.into());
     }
 
     /// A PREPARE of `name` was carried out.
@@ -601,6 +609,17 @@ mod tests {
         assert_eq!(on.presence(b"b", None), Presence::Other);
         on.unname(b"b");
         assert_eq!(on.presence(b"b", None), Presence::Absent);
+    }
+
+    #[test]
+    fn a_name_made_behind_discard_all_stays_in_doubt_when_that_is_answered() {
+        let mut on = OnServer::default();
+        on.doubt(b"s");
+        on.clear();
+        assert_eq!(on.presence(b"s", None), Presence::Other);
+        on.settled();
+        on.clear();
+        assert_eq!(on.presence(b"s", None), Presence::Absent);
     }
 
     #[test]

@@ -419,6 +419,9 @@ fn extended(
     let (mut work, mut rewritten, mut describes) = (Work::Nothing, false, false);
     let mut portals = Portals::Done;
     let mut unnamed = UnnamedUse::No;
+    // What was bound last, and the unnamed statement, is a BEGIN.
+    let (mut begins, mut unnamed_begins) = (false, false);
+    let is_begin = |class: Class| matches!(class.kind, Kind::Begin(_));
     let mut see = |new: Class| {
         if let Kind::Begin(modes) = new.kind {
             // Of several the one that may write counts.
@@ -447,6 +450,7 @@ fn extended(
                 let parsed = within(session, parse.text, &mut classify);
                 see(parsed);
                 if parse.name.is_empty() {
+                    unnamed_begins = is_begin(parsed);
                     unnamed.changes(session, resolved);
                     session.unnamed.set(body, at == 0 && !session.unsynced);
                 } else {
@@ -473,14 +477,20 @@ fn extended(
                     if unnamed.used() {
                         rewritten = true;
                         if let Some(text) = session.unnamed.now().text() {
-                            see(within(session, text, &mut classify));
+                            let class = within(session, text, &mut classify);
+                            unnamed_begins = is_begin(class);
+                            see(class);
                         }
                     }
+                    begins = unnamed_begins;
                 } else {
                     rewritten = true;
                     let statement = session.meaning(bind.statement).cloned();
+                    begins = false;
                     if let Some(statement) = &statement {
-                        see(within(session, statement.text(), &mut classify));
+                        let class = within(session, statement.text(), &mut classify);
+                        begins = is_begin(class);
+                        see(class);
                     }
                     resolved.push(statement);
                 }
@@ -523,7 +533,8 @@ fn extended(
                 return Err(Malformed::Body { tag: header.tag });
             }
             tag::EXECUTE => {
-                if Execute::read(body)?.max_rows > 0 {
+                // BEGIN returns no rows, whatever the limit.
+                if Execute::read(body)?.max_rows > 0 && !begins {
                     portals = Portals::Kept;
                 }
                 work = Work::Runs;

@@ -120,6 +120,24 @@ pub(super) fn mended() -> Vec<(&'static str, Vec<Message>)> {
             ],
         ),
         (
+            "a name that a Parse found taken behind DISCARD ALL was left for the next session",
+            vec![
+                parse("d", "discard all"),
+                bind("", "d", &[]),
+                execute(""),
+                parse("s", "select 2"),
+                parse("s", "select 3"),
+                Sync,
+                Wait,
+                close("s"),
+                Sync,
+                Wait,
+                bind("", "s", &[]),
+                execute(""),
+                Sync,
+            ],
+        ),
+        (
             "a Parse in a failed transaction was acknowledged when the statement was there",
             vec![
                 parse("s", "select 1"),
