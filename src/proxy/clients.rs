@@ -34,8 +34,7 @@ pub(super) struct Client {
     pub(super) since: Instant,
     pub(super) application_name: Box<str>,
     pub(super) tls: bool,
-    /// What its request is running on.
-    running: Mutex<Option<Arc<Link>>>,
+    running: Mutex<Running>,
     /// Cancels that are on their way to `running`.
     cancelling: AtomicUsize,
     cancelled: Notify,
@@ -54,6 +53,17 @@ pub(super) struct Client {
     killed: AtomicBool,
     /// Rung when the task has to look up: it is killed, or the proxy stops.
     pub(super) wake: Alarm,
+}
+
+/// What a cancel is aimed at.
+#[derive(Default)]
+struct Running {
+    /// The server connection of the request, or of the session's transaction.
+    link: Option<Arc<Link>>,
+    /// A request waits for a server connection, maybe for another try.
+    waiting: bool,
+    /// A cancel has come for the request.
+    cancelled: bool,
 }
 
 /// What a client is doing.
@@ -89,7 +99,7 @@ impl Client {
             tls,
             since: Instant::now(),
             application_name: application_name.into(),
-            running: Mutex::new(None),
+            running: Mutex::default(),
             cancelling: AtomicUsize::new(0),
             cancelled: Notify::new(),
             cancelled_waiting: Notify::new(),
@@ -107,18 +117,51 @@ impl Client {
         crate::protocol::write::backend_key_data(out, self.id, &self.key);
     }
 
-    fn running(&self) -> MutexGuard<'_, Option<Arc<Link>>> {
+    fn running(&self) -> MutexGuard<'_, Running> {
         self.running.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// A request begins on this connection: cancels go there.
     pub(super) fn runs_on(&self, link: &Arc<Link>) {
-        *self.running() = Some(Arc::clone(link));
+        let mut running = self.running();
+        running.link = Some(Arc::clone(link));
+        running.waiting = false;
+        running.cancelled = false;
+    }
+
+    /// A request waits for a server connection: cancels are kept for it.
+    pub(super) fn waits(&self) {
+        let mut running = self.running();
+        if !running.waiting {
+            running.waiting = true;
+            running.cancelled = false;
+        }
+    }
+
+    /// The request leaves its connection to go on elsewhere: cancels are kept for it, also those that
+    /// have come already. Before another session gets the connection [`Self::cancels_arrive`].
+    pub(super) fn pauses(&self) {
+        let mut running = self.running();
+        running.link = None;
+        running.waiting = true;
+    }
+
+    /// What has waited doesn't any more.
+    pub(super) fn rests(&self) {
+        let mut running = self.running();
+        running.waiting = false;
+        running.cancelled = false;
+    }
+
+    /// A cancel has come for the request that waits.
+    pub(super) fn is_cancelled(&self) -> bool {
+        let running = self.running();
+        running.waiting && running.cancelled
     }
 
     /// The connection that it holds.
     pub(super) fn link(&self) -> Option<Arc<Link>> {
-        self.running().clone()
+        self.running().link.clone()
     }
 
     /// The request has ended: no cancel is aimed at the connection any more, and none is on its
@@ -130,7 +173,7 @@ impl Client {
     /// The request has ended: no cancel is aimed at the connection any more. True: none is on its
     /// way, either; else see [`Self::cancels_arrive`].
     pub(super) fn ended_quietly(&self) -> bool {
-        *self.running() = None;
+        *self.running() = Running::default();
         self.cancelling.load(Ordering::Acquire) == 0
     }
 
@@ -156,8 +199,9 @@ impl Client {
     /// The connection to cancel, if a request is running. While the guard lives, the connection
     /// isn't handed on. A request that waits for a connection hears of it, too.
     fn cancel(self: Arc<Self>) -> Option<Cancelling> {
-        let running = self.running();
-        let Some(link) = running.as_ref().map(Arc::clone) else {
+        let mut running = self.running();
+        running.cancelled = true;
+        let Some(link) = running.link.as_ref().map(Arc::clone) else {
             self.cancelled_waiting.notify_waiters();
             return None;
         };

@@ -256,6 +256,7 @@ impl Task {
         tries: &mut Tries,
         scratch: &mut Scratch,
     ) {
+        self.entry.pauses();
         let clean = match status {
             Some(Status::Idle) => true,
             Some(Status::InTransaction | Status::Failed) => {
@@ -263,7 +264,7 @@ impl Task {
             }
             None => observe::sync(&mut lease).await.is_ok(),
         };
-        if clean && self.entry.ended().await {
+        if clean && self.entry.cancels_arrive().await {
             lease.give_back(Instant::now());
         }
         scratch.replies.clear();

@@ -92,6 +92,8 @@ impl Task {
         mut found: Option<Route>,
         scratch: &mut Scratch,
     ) -> Result<Option<(Lease, Route)>, Gone> {
+        tries.waited = true;
+        self.entry.waits();
         // A transaction, an implicit one, and most pins stay where they are.
         if self.session.transaction.is_open() || self.session.unsynced {
             let Some(lease) = self.held.take() else {
@@ -137,6 +139,9 @@ impl Task {
                     return Ok(None);
                 }
             };
+            if self.cancelled_between(request, scratch).await? {
+                return Ok(None);
+            }
             match self.lend_for(request, route, scratch).await? {
                 Ok(lease) => return Ok(Some((lease, route))),
                 Err(Refused::Resumed) => {}
@@ -225,11 +230,7 @@ impl Task {
         let lent = match wait(lent, &self.entry, stream, client_in, request.len).await {
             Waited::Got(lent) => lent,
             Waited::Left => return Err(Gone::Left),
-            Waited::Cancelled => Err(Refused::Told(Visible::error(
-                Fault::Client,
-                SqlState::QUERY_CANCELED,
-                "canceling statement due to user request",
-            ))),
+            Waited::Cancelled => Err(Refused::Told(cancelled())),
             Waited::Killed => Err(Refused::Told(Visible::fatal(
                 Fault::Proxy,
                 SqlState::ADMIN_SHUTDOWN,
@@ -426,6 +427,7 @@ impl Task {
     /// Ends what the session has on a replica, to go on elsewhere.
     async fn leave_replica(&mut self, mut lease: Lease) {
         let mut left = Ok(());
+        self.entry.pauses();
         if std::mem::take(&mut self.session.unsynced) {
             left = observe::sync(&mut lease).await;
         }
@@ -437,13 +439,26 @@ impl Task {
         }
         self.session.transaction.leave();
         self.session.visit = None;
-        if left.is_ok() && self.entry.ended().await {
+        if left.is_ok() && self.entry.cancels_arrive().await {
             if self.tenant.mode == PoolMode::Session {
                 self.replica = Some(lease);
             } else {
                 lease.give_back(Instant::now());
             }
         }
+    }
+
+    /// A cancel came while the request was between two servers, or waited for one: it has ended.
+    pub(super) async fn cancelled_between(
+        &mut self,
+        request: &Request,
+        scratch: &mut Scratch,
+    ) -> Result<bool, Gone> {
+        if !self.entry.is_cancelled() {
+            return Ok(false);
+        }
+        self.fail(request, &cancelled(), scratch).await?;
+        Ok(true)
     }
 
     /// Answers that are ready must not wait for a server that isn't.
@@ -634,4 +649,12 @@ impl Task {
             && request.class.kind == Kind::Single;
         !(splittable && alone && request.class.access == Access::Read)
     }
+}
+
+fn cancelled() -> Visible {
+    Visible::error(
+        Fault::Client,
+        SqlState::QUERY_CANCELED,
+        "canceling statement due to user request",
+    )
 }

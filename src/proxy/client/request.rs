@@ -57,8 +57,20 @@ impl Task {
         tries.demand = self.demand(&request, tries.begin, scratch);
         loop {
             match self.attempt(&request, &mut tries, scratch).await? {
-                Next::Done => return Ok(()),
-                Next::Again => scratch.resolved.rewind(),
+                Next::Done => {
+                    if tries.waited {
+                        self.entry.rests();
+                    }
+                    return Ok(());
+                }
+                Next::Again => {
+                    tries.waited = true;
+                    scratch.resolved.rewind();
+                    if Box::pin(self.cancelled_between(&request, scratch)).await? {
+                        self.entry.rests();
+                        return Ok(());
+                    }
+                }
             }
         }
     }
@@ -126,9 +138,10 @@ impl Task {
         let replica = matches!(route.target, Target::Replica(_));
         let node = lease.node();
         if self.needs_identity(&lease)
-            && let Err(problem) = Box::pin(self.bring_identity(&mut lease)).await
+            && let Some(next) =
+                Box::pin(self.bring_identity(request, &mut lease, tries, scratch)).await?
         {
-            return Box::pin(self.identity_failed(request, lease, problem, tries, scratch)).await;
+            return Ok(next);
         }
         self.proxy
             .metrics(self.worker)
@@ -217,9 +230,13 @@ impl Task {
         };
         let request = Request::unfinished();
         let mut tries = Tries::default();
-        self.exchange(&request, lease, route, exchange, &mut tries, scratch)
-            .await
-            .map(|_next| ())
+        let next = self
+            .exchange(&request, lease, route, exchange, &mut tries, scratch)
+            .await;
+        if tries.waited {
+            self.entry.rests();
+        }
+        next.map(|_next| ())
     }
 
     /// Passes the answer on, and deals with how that ended.
@@ -306,7 +323,9 @@ impl Task {
             }
             Stop::ServerLost(lost) => {
                 drop(lease);
-                let _safe = self.entry.ended().await;
+                tries.waited = true;
+                self.entry.pauses();
+                let _safe = self.entry.cancels_arrive().await;
                 self.server_lost(request, node, replica, was_open, lost, tries, scratch)
                     .await
             }
@@ -357,28 +376,42 @@ impl Task {
         }
     }
 
-    /// A role can't be carried over blindly: if that fails the statement must not run at all.
-    async fn bring_identity(&mut self, lease: &mut Lease) -> Result<(), Problem> {
+    /// A role can't be carried over blindly: if that fails the statement must not run at all. What is
+    /// next, if not the statement.
+    async fn bring_identity(
+        &mut self,
+        request: &Request,
+        lease: &mut Lease,
+        tries: &mut Tries,
+        scratch: &mut Scratch,
+    ) -> Result<Option<Next>, Gone> {
         let wanted = Arc::clone(self.session.settings.outside());
         let Some(sql) = lease.backend.statements_to(&wanted) else {
-            return Ok(());
+            return Ok(None);
         };
-        observe::execute(lease, &sql).await?;
+        tries.waited = true;
+        self.entry.waits();
+        if let Err(problem) = observe::execute(lease, &sql).await {
+            return self
+                .identity_failed(request, lease, problem, tries, scratch)
+                .await
+                .map(Some);
+        }
         lease.backend.settings = Some(wanted);
-        Ok(())
+        let cancelled = self.cancelled_between(request, scratch).await?;
+        Ok(cancelled.then_some(Next::Done))
     }
 
     /// The session's role couldn't be taken on; nothing of the request has been sent.
     async fn identity_failed(
         &mut self,
         request: &Request,
-        lease: Lease,
+        lease: &Lease,
         problem: Problem,
         tries: &mut Tries,
         scratch: &mut Scratch,
     ) -> Result<Next, Gone> {
         let (node, doomed) = (lease.node(), lease.link.is_doomed());
-        drop(lease);
         if problem.is_loss() && self.session.pins.is_empty() && tries.count < Tries::LIMIT {
             self.node_failed(node, !doomed && !problem.was_said());
             tries.count += 1;
@@ -588,6 +621,8 @@ pub(super) struct Tries {
     pub(super) demand: Option<Demand>,
     /// Only the primary may answer now.
     pub(super) primary: Option<Reason>,
+    /// It had no server connection for a while ([`super::super::clients::Client::waits`]).
+    pub(super) waited: bool,
 }
 
 impl Tries {

@@ -35,11 +35,15 @@ pub(super) async fn wait<T>(
     len: usize,
 ) -> Waited<T> {
     let mut lent = pin!(lent);
+    // Before looking, so that none is missed.
+    let mut cancelled = pin!(entry.cancelled_waiting());
+    if entry.is_cancelled() {
+        return Waited::Cancelled;
+    }
     // Most need not wait.
     if let Poll::Ready(got) = poll_fn(|cx| Poll::Ready(lent.as_mut().poll(cx))).await {
         return Waited::Got(got);
     }
-    let mut cancelled = pin!(entry.cancelled_waiting());
     let mut present = true;
     poll_fn(|cx| {
         if let Poll::Ready(got) = lent.as_mut().poll(cx) {

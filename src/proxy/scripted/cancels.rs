@@ -55,6 +55,35 @@ async fn a_cancel_that_comes_late_reaches_nobody_else() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_cancel_between_two_tries_ends_the_request() {
+    let read = query("select c from t");
+    let (mut bed, mut primary) = Bed::start(&[]).await;
+    let mut client = bed.client().await;
+    client.send(&read).await;
+    let mut replica = bed.server(PG2).await;
+    replica.expect_only(&[&read]).await;
+    // The replica refuses the statement, and has nothing to cancel any more.
+    let mut canceller = bed.cancel(&client.key).await;
+    let mut asked = bed.dialled(PG2).await;
+    asked.asked_to_cancel(&replica).await;
+    let conflict = error("40001", "canceling statement due to conflict with recovery");
+    replica.send(&[conflict, ready('I')].concat()).await;
+    drop(asked);
+    canceller.gone().await;
+    let told = client.told().await;
+    assert_eq!(told.sqlstate, "57014");
+    client.expect_only(&[&ready('I')]).await;
+    primary.quiet().await;
+
+    // It was that request's cancel alone. (The statement leans to the primary now.)
+    client.send(&read).await;
+    primary.expect_only(&[&read]).await;
+    let answer = [one_row("x"), ready('I')].concat();
+    primary.send(&answer).await;
+    client.expect_only(&[&answer]).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_connection_whose_cancel_does_not_arrive_is_closed() {
     let (mut bed, mut primary) =
         Bed::start(&[("pool.max_size", "1"), ("pool.acquire_timeout", "20s")]).await;
