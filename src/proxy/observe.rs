@@ -420,23 +420,24 @@ pub(super) async fn pass_on(
     if server.link.is_doomed() {
         return Err(None);
     }
-    let mut last = None;
     loop {
         let bytes = scratch.server_in.filled();
         let Ok(header) = Header::parse(bytes) else {
-            return Err(last);
+            return Err(None);
         };
         match header {
             Some(header) if bytes.len() >= header.len => {
                 let body = bytes.get(HEADER..header.len).unwrap_or_default();
                 match header.tag {
+                    // Where nothing runs it is always the last word, even if the end of the
+                    // connection is still on its way.
                     tag::ERROR_RESPONSE => {
-                        last = ErrorView::read(body).ok().map(|error| {
+                        return Err(ErrorView::read(body).ok().map(|error| {
                             (
                                 error.sqlstate,
                                 String::from_utf8_lossy(error.message).into_owned(),
                             )
-                        });
+                        }));
                     }
                     tag::PARAMETER_STATUS => {
                         if let Ok((name, _)) = backend::parameter_status(body)
@@ -451,21 +452,21 @@ pub(super) async fn pass_on(
                         let frame = bytes.get(..header.len).unwrap_or_default();
                         scratch.to_client.bytes.extend_from_slice(frame);
                     }
-                    _ => return Err(last),
+                    _ => return Err(None),
                 }
                 scratch.server_in.consume(header.len);
             }
             partial => {
                 let needed = partial.map_or(HEADER, |header| header.len);
                 if needed > LONGEST {
-                    return Err(last);
+                    return Err(None);
                 }
                 scratch.server_in.grow(needed);
                 let whole = bytes_are_pending(server, scratch, needed > HEADER).await;
                 match whole {
                     Ok(true) => {}
                     Ok(false) => return Ok(()),
-                    Err(_lost) => return Err(last),
+                    Err(_lost) => return Err(None),
                 }
             }
         }

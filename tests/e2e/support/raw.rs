@@ -91,6 +91,14 @@ impl Raw {
         }
     }
 
+    /// A CancelRequest for this session, as bytes.
+    pub(crate) fn cancel_request(&self) -> Vec<u8> {
+        let key = self.greeting.iter().find(|frame| frame.tag == 'K').unwrap();
+        let mut body = 80_877_102_i32.to_be_bytes().to_vec();
+        body.extend(&key.body);
+        message::untagged(&body)
+    }
+
     async fn log_in(&mut self, user: &str) -> Result<(), Frame> {
         let mut scram = None;
         loop {
