@@ -486,7 +486,9 @@ fn watch_nodes(nodes: &[settings::Node], user: &str, interval: Duration) -> Watc
         ..settings::Monitor::default()
     };
     let stop = CancellationToken::new();
-    let monitor = Monitor::start(nodes, &settings, &TaskTracker::new(), &stop).unwrap();
+    let failover = settings::Failover::default();
+    let tracker = TaskTracker::new();
+    let monitor = Monitor::start(nodes, &settings, &failover, &tracker, &stop).unwrap();
     Watched { monitor, stop }
 }
 

@@ -15,7 +15,7 @@ mod policy;
 mod problem;
 mod reload;
 mod resolve;
-mod schema;
+pub(crate) mod schema;
 pub mod settings;
 #[cfg(test)]
 mod tests;

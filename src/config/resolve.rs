@@ -15,8 +15,8 @@ use super::{
     problem::Problems,
     schema::Overrides,
     settings::{
-        Database, FailoverMode, Host, ListenTls, Node, NodeRole, NodeTls, Pool, Secret, Settings,
-        SslMode, User,
+        Database, Discovery, FailoverMode, Host, ListenTls, Node, NodeRole, NodeTls, Pool, Secret,
+        Settings, SslMode, User,
     },
 };
 use crate::protocol::scram::Verifier;
@@ -73,7 +73,8 @@ impl Work {
 
     fn settings(&mut self, draft: Draft) -> Settings {
         self.pool(&draft.pool.value, &draft.pool.given);
-        let nodes = self.nodes(draft.nodes, &draft.origin);
+        let found = draft.failover.value.discovery == Discovery::Patroni;
+        let nodes = self.nodes(draft.nodes, found, &draft.origin);
         let elsewhere = draft.listen.value.trust || draft.auth.value.query.is_some();
         let users = self.users(draft.users, elsewhere, &draft.origin);
         let databases = self.databases(
@@ -181,8 +182,9 @@ impl Work {
         }
     }
 
-    fn nodes(&mut self, mut drafts: Vec<NodeDraft>, origin: &Origin) -> Vec<Node> {
-        if drafts.is_empty() && self.complete {
+    /// `found`: nodes needn't be given, since Patroni lists them.
+    fn nodes(&mut self, mut drafts: Vec<NodeDraft>, found: bool, origin: &Origin) -> Vec<Node> {
+        if drafts.is_empty() && self.complete && !found {
             self.problem(origin, "no [[node]]: there is no server to connect to");
         }
         if let Some(beyond) = drafts.get(MOST_NODES) {
@@ -430,6 +432,21 @@ impl Work {
                 given.at("mode"),
                 "mode = \"promote\" in [failover] needs sole_promoter = true: two that promote make two primaries, so that with several proxies it is Patroni's or the like's",
             );
+        }
+        match failover.discovery {
+            Discovery::Patroni if failover.patroni.is_empty() => self.problem(
+                given.at("discovery"),
+                "discovery = \"patroni\" in [failover] needs patroni = [\"http://host:8008\"]: where to ask",
+            ),
+            Discovery::Patroni if failover.mode == FailoverMode::Promote => self.problem(
+                given.at("mode"),
+                "mode = \"promote\" in [failover] can't go with discovery = \"patroni\": Patroni promotes",
+            ),
+            Discovery::Static | Discovery::Dns if !failover.patroni.is_empty() => self.problem(
+                given.at("patroni"),
+                "patroni in [failover] needs discovery = \"patroni\"",
+            ),
+            Discovery::Static | Discovery::Patroni | Discovery::Dns => {}
         }
         self.password(
             &mut failover.password,

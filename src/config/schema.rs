@@ -196,6 +196,36 @@ pub(crate) fn name(text: &str) -> Result<(), String> {
     Ok(())
 }
 
+/// URLs of servers, without a path.
+pub(crate) fn http_urls(urls: &[String]) -> Result<(), String> {
+    match urls.iter().find(|url| http_server(url).is_none()) {
+        Some(url) => Err(format!(
+            "must be URLs such as \"http://10.0.0.1:8008\", not {url:?}"
+        )),
+        None => Ok(()),
+    }
+}
+
+/// Host and port of a URL such as `http://10.0.0.1:8008`, whatever its path is.
+#[must_use]
+pub(crate) fn http_server(url: &str) -> Option<(&str, u16)> {
+    let rest = url.strip_prefix("http://")?;
+    let authority = rest
+        .split_once('/')
+        .map_or(rest, |(authority, _)| authority);
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !host.is_empty() && !port.ends_with(']') => {
+            (host, port.parse().ok()?)
+        }
+        _ => (authority, 80),
+    };
+    let host = host
+        .strip_prefix('[')
+        .and_then(|h| h.strip_suffix(']'))
+        .unwrap_or(host);
+    (!host.is_empty() && !host.contains(['@', ' '])).then_some((host, port))
+}
+
 /// An absolute path, or none.
 pub(crate) fn absolute(path: &Option<std::path::PathBuf>) -> Result<(), String> {
     match path {

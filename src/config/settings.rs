@@ -4,7 +4,7 @@
 use std::{fmt, net::SocketAddr, path::PathBuf, sync::Arc, time::Duration};
 
 use super::{
-    schema::{Key, Options, Overrides, absolute, any, name, options, some, within},
+    schema::{Key, Options, Overrides, absolute, any, http_urls, name, options, some, within},
     value::words,
 };
 use crate::routing::{
@@ -210,8 +210,11 @@ words! {
     pub enum Discovery {
         /// The nodes are those of the configuration.
         Static = "static",
+        /// They are those that Patroni lists.
+        Patroni = "patroni",
+        /// They are all addresses that the configured names lead to.
+        Dns = "dns",
     }
-    later "patroni", "dns"
 }
 
 options! {
@@ -240,8 +243,13 @@ options! {
         password: Option<Secret> = None, any, Live;
         /// A file with the password in its first line.
         password_file: Option<PathBuf> = None, any, Live;
-        /// "static": the nodes are those of the configuration.
+        /// "static": the nodes are those of the configuration; "patroni": those that Patroni lists;
+        /// "dns": one for each address that a node's host leads to.
         discovery: Discovery = Discovery::Static, any, Restart;
+        /// How often Patroni or DNS is asked.
+        discovery_interval: Duration = secs(1), within(ms(100), HOUR), Restart;
+        /// Patroni's REST API at any of its members: a list of URLs such as "http://10.0.0.1:8008".
+        patroni: Vec<String> = Vec::new(), |urls: &Vec<String>| http_urls(urls), Restart;
     }
 }
 

@@ -271,7 +271,15 @@ fn each_mistake_is_named_with_its_place_and_key() {
         ),
         (
             "[failover]\ndiscovery = \"patroni\"",
-            r#"p.toml:2:13: discovery in [failover] can't be "patroni" yet: this version doesn't support it"#,
+            r#"p.toml:2:1: discovery = "patroni" in [failover] needs patroni = ["http://host:8008"]: where to ask"#,
+        ),
+        (
+            "[failover]\npatroni = [\"http://10.0.0.1:8008\"]",
+            r#"p.toml:2:1: patroni in [failover] needs discovery = "patroni""#,
+        ),
+        (
+            "[failover]\npatroni = [\"10.0.0.1:8008\"]",
+            r#"p.toml:2:11: patroni in [failover] must be URLs such as "http://10.0.0.1:8008", not "10.0.0.1:8008""#,
         ),
         (
             "[failover]\nconfirm = \"10ms\"",

@@ -345,15 +345,13 @@ fn split(text: &str) -> impl Iterator<Item = String> {
         .filter(|item| !item.is_empty())
 }
 
-/// Defines an enum whose values are words in the file. Words behind `later` are promised but not
-/// built: they are refused by name, rather than as nonsense.
+/// Defines an enum whose values are words in the file.
 macro_rules! words {
     (
         $(#[$about:meta])*
         pub enum $name:ident {
             $( $(#[$doc:meta])* $variant:ident = $word:literal, )*
         }
-        $( later $($later:literal),+ )?
     ) => {
         $(#[$about])*
         #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -375,9 +373,6 @@ macro_rules! words {
             fn read(raw: &$crate::config::value::Raw) -> Result<Self, String> {
                 match raw.text() {
                     $( Some($word) => Ok(Self::$variant), )*
-                    $( $( Some($later) => Err(concat!(
-                        "can't be \"", $later, "\" yet: this version doesn't support it"
-                    ).to_owned()), )+ )?
                     _ => Err($crate::config::value::not_one_of(raw, &[$($word),*])),
                 }
             }

@@ -11,6 +11,7 @@
 
 mod catalogue;
 mod connection;
+pub mod discovery;
 mod events;
 mod failover;
 mod node;
@@ -63,6 +64,10 @@ pub struct Monitor {
     /// When the primary was lost, if there is none.
     lost_at: Mutex<Option<Instant>>,
     settings: settings::Monitor,
+    /// The nodes of the configuration.
+    configured: watch::Sender<Arc<[settings::Node]>>,
+    /// They are what it says, else what is made of it.
+    is_static: bool,
     /// Was told to be the primary, while there is none.
     told: Mutex<Option<NodeId>>,
     /// Where tasks that are begun later run.
@@ -89,18 +94,40 @@ impl Monitor {
     pub fn start(
         nodes: &[settings::Node],
         settings: &settings::Monitor,
+        failover: &settings::Failover,
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Result<Arc<Self>, NodesError> {
-        let monitor = Self::empty(settings, tracker, stop);
-        let wanted: Vec<Wanted> = nodes.iter().cloned().map(Wanted::from).collect();
-        monitor.set_nodes(&wanted, Cause::Configuration)?;
+        let source = discovery::Source::new(failover, settings.timeout);
+        let monitor = Self::empty(settings, source.is_none(), tracker, stop);
+        monitor.configure(nodes)?;
+        if let Some(source) = source {
+            let configured = monitor.configured.subscribe();
+            let every = failover.discovery_interval;
+            let task = discovery::run(Arc::clone(&monitor), source, every, configured);
+            let stop = stop.clone();
+            tracker.spawn(async move { stop.run_until_cancelled(task).await });
+        }
         Ok(monitor)
+    }
+
+    /// The nodes of the configuration are these from now on.
+    ///
+    /// # Errors
+    /// Nothing was changed: [`NodesError`].
+    pub fn configure(self: &Arc<Self>, nodes: &[settings::Node]) -> Result<(), NodesError> {
+        if self.is_static {
+            let wanted: Vec<Wanted> = nodes.iter().cloned().map(Wanted::from).collect();
+            self.set_nodes(&wanted, Cause::Configuration)?;
+        }
+        self.configured.send_replace(nodes.into());
+        Ok(())
     }
 
     /// Watches nothing yet.
     fn empty(
         settings: &settings::Monitor,
+        is_static: bool,
         tracker: &TaskTracker,
         stop: &CancellationToken,
     ) -> Arc<Self> {
@@ -120,6 +147,8 @@ impl Monitor {
             operation: tokio::sync::Mutex::default(),
             lost_at: Mutex::default(),
             settings: settings.clone(),
+            configured: watch::Sender::new(Arc::from([])),
+            is_static,
             told: Mutex::default(),
             runtime: Handle::current(),
             tracker: tracker.clone(),

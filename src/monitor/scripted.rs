@@ -21,7 +21,7 @@ impl Monitor {
         stop: &CancellationToken,
         database: &str,
     ) -> Arc<Self> {
-        let monitor = Self::empty(settings, tracker, stop);
+        let monitor = Self::empty(settings, true, tracker, stop);
         let wanted: Vec<Wanted> = nodes.iter().map(|(n, _)| n.clone().into()).collect();
         let dialer = |wanted: &Wanted| {
             let (_, dialer) = nodes.iter().find(|(node, _)| *node == wanted.node).unwrap();

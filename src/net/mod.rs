@@ -5,6 +5,7 @@
 
 mod buffer;
 mod dial;
+pub mod http;
 mod inbox;
 mod listen;
 mod stream;

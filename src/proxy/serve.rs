@@ -25,10 +25,10 @@ use super::{
     login::Door,
 };
 use crate::{
-    cluster::{Cause, Health, MAX_NODES, NodeId, View},
+    cluster::{Health, MAX_NODES, NodeId, View},
     config::Settings as Config,
     metrics::Metrics,
-    monitor::{Monitor, NodesError, Traffic, Wanted},
+    monitor::{Monitor, NodesError, Traffic},
     net::{
         Stream, listen_tcp, listen_unix,
         tls::{ServerTls, TlsError},
@@ -110,8 +110,14 @@ impl Running {
             _ => None,
         };
         let (tasks, stop) = (TaskTracker::new(), CancellationToken::new());
-        let monitor = Monitor::start(&config.nodes, &config.monitor, &tasks, &stop)
-            .map_err(StartError::Nodes)?;
+        let monitor = Monitor::start(
+            &config.nodes,
+            &config.monitor,
+            &config.failover,
+            &tasks,
+            &stop,
+        )
+        .map_err(StartError::Nodes)?;
         for database in config
             .databases
             .iter()
@@ -289,9 +295,8 @@ impl Proxy {
         let before = self.authenticator.load_full();
         let authenticator = Authenticator::new(&new.users, new.listen.trust, Some(&before))
             .map_err(|error| error.to_string())?;
-        let nodes: Vec<Wanted> = new.nodes.iter().cloned().map(Wanted::from).collect();
         self.monitor
-            .set_nodes(&nodes, Cause::Configuration)
+            .configure(&new.nodes)
             .map_err(|error| error.to_string())?;
         self.authenticator.store(Arc::new(authenticator));
         self.lookup.forget();

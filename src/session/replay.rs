@@ -118,8 +118,13 @@ impl Replay {
         self.weigh();
     }
 
-    /// ROLLBACK or COMMIT AND CHAIN: another transaction with the same modes has begun.
+    /// ROLLBACK or COMMIT AND CHAIN: another transaction with the same modes has begun, also those that
+    /// SET TRANSACTION made.
     pub fn restart(&mut self) {
+        if self.read_only && self.modes.read_only != Some(true) {
+            self.modes.read_only = Some(true);
+            self.begin = begin(self.modes).into_bytes().into();
+        }
         self.made.clear();
         self.bytes = 0;
         self.queried = false;

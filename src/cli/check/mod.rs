@@ -13,7 +13,7 @@ use self::{
     probe::Report,
 };
 use super::{FAILED, USAGE, block_on, flags::ConfigArgs, output};
-use crate::{config::Settings, net};
+use crate::{config::Settings, monitor::discovery::nodes_now, net};
 
 /// Check the configuration, and each node: reachable, role, settings that will hurt
 #[derive(Debug, Args)]
@@ -38,7 +38,7 @@ pub(super) fn run(args: &CheckArgs) -> u8 {
     for warning in loaded.warnings {
         output::line(Finding::new(Severity::Warning, warning));
     }
-    let settings = Arc::new(loaded.settings);
+    let mut settings = loaded.settings;
     let mut worst = Severity::Note;
     if let Some(tls) = &settings.listen.tls
         && let Err(error) = net::tls::ServerTls::load(tls)
@@ -50,6 +50,15 @@ pub(super) fn run(args: &CheckArgs) -> u8 {
         return code(worst);
     }
     block_on(async move {
+        let timeout = settings.monitor.timeout;
+        match nodes_now(&settings.failover, timeout, &settings.nodes).await {
+            Ok(nodes) => settings.nodes = nodes,
+            Err(problem) => {
+                output::line(Finding::new(Severity::Error, problem));
+                return code(Severity::Error);
+            }
+        }
+        let settings = Arc::new(settings);
         let reports = reports(&settings).await;
         for (node, report) in settings.nodes.iter().zip(&reports) {
             let heading = match report {

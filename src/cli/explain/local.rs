@@ -9,6 +9,7 @@ use crate::{
     cli::node::{self, Session},
     cluster::{Health, NodeId, NodeView, Role, Seen, View},
     config::{Database, Settings},
+    monitor::discovery::nodes_now,
     routing::{Ask, Policy, Random, Target, route},
     session::{Own, demand::Needs},
     sql::{
@@ -26,6 +27,15 @@ pub(super) async fn explain(
     database: Option<&str>,
     text: &str,
 ) -> Result<(Value, String), String> {
+    let found = nodes_now(
+        &settings.failover,
+        settings.monitor.timeout,
+        &settings.nodes,
+    );
+    let settings = &Settings {
+        nodes: found.await?,
+        ..settings.clone()
+    };
     let (entry, dbname) = find(settings, database)?;
     let mut sessions = Vec::new();
     let mut nodes = Vec::new();

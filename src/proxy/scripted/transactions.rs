@@ -197,6 +197,30 @@ async fn play(steps: Vec<(usize, Request, bool)>) {
     assert_eq!(written.lock().unwrap().len(), directly);
 }
 
+fn plays(steps: Vec<(usize, Request, bool)>) {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_time()
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(play(steps));
+}
+
+#[test]
+fn a_chained_transaction_has_the_modes_that_were_set() {
+    let statements = [
+        "begin",
+        "set transaction read only",
+        "commit and chain",
+        "insert into t values (1)",
+    ];
+    plays(
+        statements
+            .map(|text| (1, Request::Simple(text), false))
+            .into(),
+    );
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(500))]
 
@@ -204,11 +228,6 @@ proptest! {
     fn transactions_are_what_they_are_on_one_server(
         steps in proptest::collection::vec((0..2_usize, request(), any::<bool>()), 1..25),
     ) {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .start_paused(true)
-            .build()
-            .unwrap()
-            .block_on(play(steps));
+        plays(steps);
     }
 }
