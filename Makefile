@@ -8,7 +8,7 @@ E2E_THREADS ?= 4
 VERSIONS ?= 14 18
 VERSION_TESTS ?= routing:: prepared:: traps::
 
-.PHONY: demo test lint bench setup
+.PHONY: demo test chaos lint bench setup
 
 # A primary, two replicas and pgsplit before them. ARGS: --replicas N, --port P, --load, --keep.
 demo:
@@ -29,6 +29,16 @@ test: setup
 	    echo "PostgreSQL $$version"; \
 	    PGSPLIT_PG_BIN=$(CURDIR)/target/drivers/pg$$version/bin \
 	    cargo test --quiet --test e2e -- --test-threads=$(E2E_THREADS) $(VERSION_TESTS) || exit 1; \
+	done
+
+# Faults in an order that a seed decides, under clients that check every answer: SECONDS for each of
+# SEEDS. What goes wrong goes wrong again with the same seed.
+SEEDS ?= 1 2 3 4 5
+SECONDS ?= 120
+chaos: setup
+	@for seed in $(SEEDS); do \
+	    PGSPLIT_CHAOS_SEED=$$seed PGSPLIT_CHAOS_SECONDS=$(SECONDS) \
+	    cargo test --quiet --test e2e -- --nocapture chaos::random:: || exit 1; \
 	done
 
 setup:

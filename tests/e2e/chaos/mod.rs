@@ -8,6 +8,7 @@ mod arena;
 mod board;
 mod overload;
 mod primary;
+mod random;
 mod readers;
 mod replicas;
 mod writers;

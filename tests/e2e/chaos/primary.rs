@@ -19,7 +19,7 @@ const READING: Habit = Habit {
 const WRITERS: usize = 32;
 const BETWEEN: Duration = Duration::from_millis(40);
 
-async fn prepared(arena: &Arena, settings: &str) -> Proxy {
+pub(super) async fn prepared(arena: &Arena, settings: &str) -> Proxy {
     let proxy = arena.proxy(settings).await;
     let client = proxy.connect("app", "app").await;
     fill(&client).await;
@@ -29,7 +29,7 @@ async fn prepared(arena: &Arena, settings: &str) -> Proxy {
     proxy
 }
 
-async fn wait_for_primary(proxy: &Proxy, name: &str) {
+pub(super) async fn wait_for_primary(proxy: &Proxy, name: &str) {
     let labels = [format!("node=\"{name}\""), "role=\"primary\"".to_owned()];
     eventually("the proxy knows the primary", async || {
         proxy.metric("pgsplit_node_up", &[&labels[0], &labels[1]]) == 1.0
