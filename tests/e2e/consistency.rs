@@ -258,3 +258,81 @@ fn eventual_consistency_reads_replicas_whatever_was_written() {
         assert_eq!(int(&client, "select b from t").await, 6);
     });
 }
+
+/// `PGSPLIT_PROBES=10000` for as many as one wants to be sure.
+#[test]
+fn a_read_behind_a_write_is_never_stale_whatever_the_replicas_delay() {
+    let probes: i32 = std::env::var("PGSPLIT_PROBES").map_or(600, |text| text.parse().unwrap());
+    let test = async {
+        let cluster = own_cluster(2);
+        let proxy = Proxy::start(&cluster, "[routing]\nlag_tolerance = \"10s\"").await;
+        let client = proxy.connect("app", "app").await;
+        table(&cluster, &proxy, &client).await;
+        let on_replicas = || {
+            let [a, b] = ["node=\"pg2\"", "node=\"pg3\""];
+            proxy.metric("pgsplit_queries_total", &[a])
+                + proxy.metric("pgsplit_queries_total", &[b])
+        };
+        // Milliseconds, of each replica: none, little, much, and one that is quick.
+        let delays = [(0, 0), (20, 150), (5000, 0), (1000, 3000), (0, 40)];
+        let each = probes / 5;
+        let before = on_replicas();
+        for i in 1..=each * 5 {
+            if (i - 1) % each == 0 {
+                let (one, other) = delays[usize::try_from((i - 1) / each).unwrap()];
+                cluster.delay_replay(1, Duration::from_millis(one)).unwrap();
+                cluster
+                    .delay_replay(2, Duration::from_millis(other))
+                    .unwrap();
+            }
+            client.execute("update t set b = $1", &[&i]).await.unwrap();
+            assert_eq!(int(&client, "select b from t").await, i, "a stale read");
+            if i % 20 == 0 {
+                tokio::time::sleep(Duration::from_millis(50)).await;
+                assert_eq!(int(&client, "select b from t").await, i, "a stale read");
+            }
+        }
+        let reads = on_replicas() - before;
+        println!("{} probes, {reads} reads on replicas", each * 5);
+        assert!(reads > 0.0);
+    };
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap()
+        .block_on(test);
+}
+
+#[test]
+fn reads_are_back_on_a_replica_as_soon_as_it_has_replayed() {
+    run(async {
+        let cluster = own_cluster(1);
+        let proxy = Proxy::start(&cluster, "").await;
+        let client = proxy.connect("app", "app").await;
+        table(&cluster, &proxy, &client).await;
+        let on_replica = || proxy.metric("pgsplit_queries_total", &["node=\"pg2\""]);
+        let mut took = Vec::new();
+        for i in 1..=20 {
+            cluster.pause_replay(1).unwrap();
+            client.execute("update t set b = $1", &[&i]).await.unwrap();
+            assert_eq!(int(&client, "select b from t").await, i);
+            cluster.resume_replay(1).unwrap();
+            cluster.wait_for_replay(1).unwrap();
+            let (replayed, before) = (tokio::time::Instant::now(), on_replica());
+            eventually("reads are back", async || {
+                assert_eq!(int(&client, "select b from t").await, i);
+                on_replica() > before
+            })
+            .await;
+            took.push(replayed.elapsed());
+        }
+        took.sort_unstable();
+        println!(
+            "back after {:?} (median), {:?} (the slowest of {})",
+            took[took.len() / 2],
+            took[took.len() - 1],
+            took.len()
+        );
+        assert!(took[took.len() / 2] < Duration::from_millis(500));
+    });
+}
