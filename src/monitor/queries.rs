@@ -92,4 +92,7 @@ pub(super) const FINGERPRINT: &str = "SELECT pg_catalog.count(*)::pg_catalog.tex
     UNION ALL SELECT pg_catalog.concat_ws(' ', 'i', inhrelid, inhparent) FROM pg_catalog.pg_inherits
     UNION ALL SELECT pg_catalog.concat_ws(' ', 'e', oid, xmin) FROM pg_catalog.pg_extension
     UNION ALL SELECT pg_catalog.concat_ws(' ', 'l', oid, xmin) FROM pg_catalog.pg_language
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 's', setdatabase, setrole, setconfig)
+        FROM pg_catalog.pg_db_role_setting
+    UNION ALL SELECT pg_catalog.current_setting('default_transaction_isolation')
     ) x";

@@ -281,6 +281,11 @@ impl Tenant {
         }
     }
 
+    /// What the nodes call the user.
+    pub(super) fn server_user(&self) -> &str {
+        &self.door.user
+    }
+
     /// How long a request waits for the end of a pause.
     pub(super) fn pause_timeout(&self) -> Duration {
         self.limits.pause_timeout

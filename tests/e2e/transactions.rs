@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use crate::support::{
-    Frame, Proxy, Raw, cluster,
+    Frame, Proxy, Raw, cluster, eventually,
     message::{bind, describe, execute, extended, flush, parse, query, sync},
     own_cluster, run, sqlstate, tags, unique,
 };
@@ -34,6 +34,58 @@ async fn table(proxy: &Proxy, client: &tokio_postgres::Client) -> String {
         .unwrap();
     proxy.wait_for_table(cluster(), &table).await;
     table
+}
+
+/// Transactions of one snapshot can't move: also where a role's, a database's or the server's
+/// setting makes them so, which no session has ever said.
+#[test]
+fn a_level_that_the_server_gives_by_default_is_heeded() {
+    run(async {
+        let cluster = own_cluster(1);
+        let proxy = Proxy::start(&cluster, OPTIMISTIC).await;
+        let client = proxy.connect("app", "app").await;
+        client
+            .batch_execute("create table t (a int)")
+            .await
+            .unwrap();
+        proxy.wait_for_table(&cluster, "t").await;
+        let ran_on = async |client: &tokio_postgres::Client, begin: &str| {
+            let mark = unique("mark");
+            client.batch_execute(begin).await.unwrap();
+            client
+                .batch_execute(&format!("select * from t /* {mark} */"))
+                .await
+                .unwrap();
+            client.batch_execute("rollback").await.unwrap();
+            cluster.ran_on(&mark).unwrap()
+        };
+        for (statement, node) in [
+            (
+                "alter role app set default_transaction_isolation = 'repeatable read'",
+                0,
+            ),
+            ("alter role app reset default_transaction_isolation", 1),
+            (
+                "alter system set default_transaction_isolation = 'repeatable read'",
+                0,
+            ),
+        ] {
+            cluster.psql(0, statement).unwrap();
+            cluster.psql(0, "select pg_reload_conf()").unwrap();
+            // It is read again behind DDL that passes through, else every few seconds.
+            let ddl = "create table u (a int); drop table u";
+            client.batch_execute(ddl).await.unwrap();
+            eventually(statement, async || {
+                // Connections have the settings that they began with.
+                let _console = proxy.console("reconnect").await;
+                let client = proxy.connect("app", "app").await;
+                let named = ran_on(&client, "begin isolation level read committed").await;
+                // The catalogue is known again.
+                named == [1] && ran_on(&client, "begin").await == [node]
+            })
+            .await;
+        }
+    });
 }
 
 #[test]

@@ -31,7 +31,7 @@ use crate::{
         request::{End, Request, Work},
         transaction::{Leaving, Part, Place},
     },
-    sql::{Access, Begin, Kind, Traits},
+    sql::{Access, Begin, Isolation, Kind, Traits},
 };
 
 /// Of the reads in a row that have to go to the primary because no replica has caught up with the
@@ -593,6 +593,19 @@ impl Task {
             .unwrap_or(self.tenant.policy.consistency)
     }
 
+    /// The level of a transaction whose BEGIN names none, where it matters and isn't READ COMMITTED.
+    fn default_isolation(&self, tries: &Tries) -> Option<Isolation> {
+        let own = self.session.default_isolation();
+        if own.is_some() || tries.demand.is_none() {
+            return own;
+        }
+        let (database, role) = (&self.tenant.database, self.tenant.server_user());
+        let read_committed = database
+            .catalogue()
+            .is_some_and(|catalogue| catalogue.is_read_committed(role));
+        (!read_committed).then_some(Isolation::Serializable)
+    }
+
     fn ask<'a>(&'a self, request: &Request, tries: &'a Tries, seen_by_all: &'a Seen) -> Ask<'a> {
         let unfinished = match request.end {
             End::Open => Some(Reason::TooLong),
@@ -604,7 +617,7 @@ impl Task {
             begin: tries.begin,
             needs: tries.demand.as_ref().map(|demand| demand.needs),
             read_only_session: tries.begin.is_some() && self.session.is_read_only_by_default(),
-            isolation: tries.begin.and_then(|_| self.session.default_isolation()),
+            isolation: tries.begin.and_then(|_| self.default_isolation(tries)),
             unfinished,
             leaning: tries.leaning,
             own: &self.session.own,

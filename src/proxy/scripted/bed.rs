@@ -632,5 +632,7 @@ fn catalogue() -> Catalogue {
         &["20010", "f", "u", "f", "v", "plperl", "true", "false"],
     );
     builder.row(QueryId::Operators, &[None, Some("/"), None]);
+    let isolation = [Some("0"), None, Some("read committed")];
+    builder.row(QueryId::Isolations, &isolation);
     builder.finish(1)
 }

@@ -41,6 +41,18 @@ pub struct CatalogueBuilder {
     pub(super) marked: Vec<(Id, &'static str)>,
     /// Settings with a prefix that functions' sources set.
     pub(super) settings: Untold,
+    pub(super) isolations: Vec<DefaultIsolation>,
+}
+
+/// A `default_transaction_isolation` that isn't a session's own.
+#[derive(Clone, Debug)]
+pub(super) struct DefaultIsolation {
+    /// Of several the highest counts.
+    pub(super) rank: u8,
+    /// Whose; `None`: everybody's.
+    pub(super) role: Option<Box<str>>,
+    /// Each statement has a snapshot of its own.
+    pub(super) by_statement: bool,
 }
 
 impl CatalogueBuilder {
@@ -62,6 +74,7 @@ impl CatalogueBuilder {
             QueryId::Types => self.r#type(columns),
             QueryId::Edges => self.edge(columns),
             QueryId::Reached => self.reached(columns),
+            QueryId::Isolations => self.isolation(columns),
         };
     }
 
@@ -73,6 +86,19 @@ impl CatalogueBuilder {
 
     fn schema(&mut self, columns: &[Option<&str>]) -> Option<()> {
         self.known.push((bytes(text(columns, 0)?), Flags::SCHEMA));
+        Some(())
+    }
+
+    fn isolation(&mut self, columns: &[Option<&str>]) -> Option<()> {
+        let value = text(columns, 2).map(str::to_ascii_lowercase);
+        self.isolations.push(DefaultIsolation {
+            rank: text(columns, 0)?.parse().ok()?,
+            role: text(columns, 1).map(Into::into),
+            by_statement: matches!(
+                value.as_deref(),
+                Some("read committed" | "read uncommitted")
+            ),
+        });
         Some(())
     }
 

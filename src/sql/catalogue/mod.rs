@@ -42,12 +42,27 @@ pub struct Catalogue {
     settings: Box<[Box<str>]>,
     /// Why an object of a user isn't read-safe, where its own marking doesn't tell.
     details: HashMap<Box<[u8]>, Box<str>, FixedState>,
+    isolations: Box<[build::DefaultIsolation]>,
 }
 
 /// Flags by folded name.
 type Names = HashMap<Box<[u8]>, Flags, FixedState>;
 
 impl Catalogue {
+    /// Whether a transaction of this role, whose session sets no isolation level, has a snapshot for
+    /// each statement. Not known is no.
+    #[must_use]
+    pub fn is_read_committed(&self, role: &str) -> bool {
+        let of_role = |isolation: &&build::DefaultIsolation| {
+            isolation.role.as_deref().is_none_or(|whose| whose == role)
+        };
+        self.isolations
+            .iter()
+            .filter(of_role)
+            .max_by_key(|isolation| isolation.rank)
+            .is_some_and(|isolation| isolation.by_statement)
+    }
+
     /// What is known of `name` (as PostgreSQL folds it).
     pub(super) fn name(&self, name: &[u8]) -> Flags {
         self.names.get(name).copied().unwrap_or(Flags::NONE)

@@ -23,6 +23,8 @@ pub enum QueryId {
     Edges,
     /// What the stored expressions of views, policies and the like call of PostgreSQL's own.
     Reached,
+    /// `default_transaction_isolation`, for whom it is set.
+    Isolations,
 }
 
 /// All of them. The order doesn't matter; each must be run to its end.
@@ -72,7 +74,27 @@ pub const QUERIES: &[Query] = &[
         id: QueryId::Reached,
         sql: REACHED,
     },
+    Query {
+        id: QueryId::Isolations,
+        sql: ISOLATIONS,
+    },
 ];
+
+/// `rank, role, value`; the highest rank counts. The value of rank 0 is NULL where a setting of the
+/// asking role or its database hides the server's.
+const ISOLATIONS: &str = "\
+    SELECT (CASE WHEN s.setrole <> 0 AND s.setdatabase <> 0 THEN 4 WHEN s.setrole <> 0 THEN 3 \
+            WHEN s.setdatabase <> 0 THEN 2 ELSE 1 END)::text, \
+        r.rolname::text, substr(c.entry, length('default_transaction_isolation=') + 1) \
+    FROM pg_catalog.pg_db_role_setting s CROSS JOIN LATERAL unnest(s.setconfig) AS c(entry) \
+    LEFT JOIN pg_catalog.pg_roles r ON r.oid = s.setrole \
+    WHERE s.setdatabase IN (0, (SELECT d.oid FROM pg_catalog.pg_database d WHERE d.datname = current_database())) \
+        AND (s.setrole = 0 OR r.rolname IS NOT NULL) \
+        AND c.entry LIKE 'default_transaction_isolation=%' \
+    UNION ALL \
+    SELECT '0', NULL, CASE WHEN g.source IN ('default', 'environment variable', 'configuration file', 'command line') \
+        THEN g.reset_val END \
+    FROM pg_catalog.pg_settings g WHERE g.name = 'default_transaction_isolation'";
 
 /// `oid, name, origin, kind, volatility, language, callable with one argument, returns trigger,
 /// source`. Origin: `b` PostgreSQL's own, `e:name` an extension's, `u` a user's. The source is

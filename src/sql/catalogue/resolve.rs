@@ -6,7 +6,7 @@ use std::collections::{HashMap, HashSet};
 use super::{
     Catalogue, Names,
     body::Reference,
-    build::{CatalogueBuilder, Id, Object},
+    build::{CatalogueBuilder, DefaultIsolation, Id, Object},
     flags::{Bad, BadWhy, Flags},
 };
 
@@ -36,6 +36,7 @@ struct Graph {
     /// A type of PostgreSQL's own isn't read-safe.
     poisoned: bool,
     settings: Box<[Box<str>]>,
+    isolations: Vec<DefaultIsolation>,
 }
 
 impl Graph {
@@ -47,6 +48,7 @@ impl Graph {
             triggers,
             marked,
             settings,
+            isolations,
         } = builder;
         for (id, why) in marked {
             if let Some(object) = objects.get_mut(&id)
@@ -80,6 +82,7 @@ impl Graph {
             readers,
             poisoned: false,
             settings: settings.names.into(),
+            isolations,
         }
     }
 
@@ -197,6 +200,7 @@ impl Graph {
                 .any(|(name, flags)| !name.is_ascii() && flags.any(Flags::ANY_BAD)),
             poisoned: self.poisoned,
             settings: self.settings,
+            isolations: self.isolations.into(),
             names,
             details,
         }
