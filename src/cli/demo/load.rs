@@ -11,7 +11,7 @@ use std::{
 
 use tokio::task::JoinSet;
 
-use super::{Cluster, Failure, serve::Proxy};
+use super::{super::output, Cluster, Failure, serve::Proxy};
 
 #[derive(Debug, Default)]
 struct Counts {
@@ -94,7 +94,7 @@ impl Figures {
                 line.push_str(&format!("{lag:>6} ms"));
             }
         }
-        println!("{line}");
+        output::line(line);
     }
 }
 
@@ -108,7 +108,7 @@ fn print_header(cluster: &Cluster) {
         };
         line.push_str(&format!("{:>7}{second:>9}", node.name));
     }
-    println!("{line}");
+    output::line(line);
 }
 
 /// A client that connects anew when its connection ends.

@@ -1,6 +1,6 @@
 //! `pgsplit demo`: a primary, streaming replicas and the proxy before them, in one command, all in
 //! a temporary directory that goes when the command ends.
-#![allow(clippy::print_stdout, clippy::print_stderr, reason = "a command talks")]
+#![allow(clippy::print_stderr, reason = "a command talks")]
 
 pub mod cluster;
 mod load;
@@ -9,10 +9,11 @@ mod server;
 
 pub use server::{Failure, free_port};
 
-use std::{process::ExitCode, time::Duration};
+use std::{net::Ipv4Addr, process::ExitCode, time::Duration};
 
 use tokio::signal::unix::{SignalKind, signal};
 
+use super::output;
 use cluster::{Cluster, Options};
 use serve::Proxy;
 
@@ -20,13 +21,13 @@ use serve::Proxy;
 #[derive(Clone, Debug, clap::Args)]
 pub struct DemoArgs {
     /// How many replicas to start.
-    #[arg(long, value_name = "N", default_value_t = 2)]
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = replicas)]
     pub replicas: usize,
     /// Where the proxy listens on 127.0.0.1.
-    #[arg(long, value_name = "PORT", default_value_t = 6432)]
+    #[arg(long, value_name = "PORT", default_value_t = 6432, value_parser = clap::value_parser!(u16).range(1..))]
     pub port: u16,
     /// Where its metrics and its page are.
-    #[arg(long, value_name = "PORT", default_value_t = 9432)]
+    #[arg(long, value_name = "PORT", default_value_t = 9432, value_parser = clap::value_parser!(u16).range(1..))]
     pub admin_port: u16,
     /// Run a mixed load and show each second where it goes.
     #[arg(long)]
@@ -49,7 +50,15 @@ pub fn run(args: &DemoArgs) -> ExitCode {
 }
 
 fn demo(args: &DemoArgs) -> Result<(), Failure> {
-    println!("Starting a primary and {} replicas …", args.replicas);
+    // Before half a minute has gone into a cluster.
+    for port in [args.port, args.admin_port] {
+        free(port)?;
+    }
+    let plural = if args.replicas == 1 { "" } else { "s" };
+    output::line(format_args!(
+        "Starting a primary and {} replica{plural} …",
+        args.replicas
+    ));
     let mut cluster = Cluster::start(&Options {
         replicas: args.replicas,
         ..Options::default()
@@ -60,12 +69,12 @@ fn demo(args: &DemoArgs) -> Result<(), Failure> {
         .build()
         .map_err(|e| Failure::io("starting a runtime", &e))?;
     let ended = runtime.block_on(until_stopped(args, &cluster));
-    println!("\nStopping …");
+    output::line("\nStopping …");
     if args.keep {
-        println!(
+        output::line(format_args!(
             "Data, logs and configuration stay in {}",
             cluster.dir().display()
-        );
+        ));
         cluster.keep();
     }
     ended
@@ -101,16 +110,19 @@ fn print_guide(args: &DemoArgs, cluster: &Cluster, proxy: &Proxy) {
     let (url, port) = (proxy.url(), args.port);
     let psql = cluster.bin().join("psql");
     let psql = psql.display();
-    println!();
+    output::line("");
     for (i, node) in cluster.nodes().iter().enumerate() {
         let role = if i == cluster.primary() {
             "primary"
         } else {
             "replica"
         };
-        println!("  {}  {role}  127.0.0.1:{}", node.name, node.port);
+        output::line(format_args!(
+            "  {}  {role}  127.0.0.1:{}",
+            node.name, node.port
+        ));
     }
-    println!(
+    output::line(format_args!(
         "
   DATABASE_URL={url}
   admin        http://127.0.0.1:{admin}/  (/metrics, /readyz)
@@ -136,7 +148,25 @@ Ctrl-C stops and removes everything.",
         dir = cluster.dir().display(),
         exe = proxy.program().display(),
         config = proxy.config().display(),
-    );
+    ));
+}
+
+/// Nobody listens there.
+fn free(port: u16) -> Result<(), Failure> {
+    match std::net::TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
+        Ok(_listener) => Ok(()),
+        Err(error) => Err(Failure::io(
+            format_args!("listening on 127.0.0.1:{port} (--port and --admin-port choose others)"),
+            &error,
+        )),
+    }
+}
+
+fn replicas(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count @ 0..=MOST_REPLICAS) => Ok(count),
+        _ => Err(format!("a number from 0 to {MOST_REPLICAS}")),
+    }
 }
 
 const SAMPLE: &str = "
@@ -152,5 +182,8 @@ insert into accounts
     select i, 'owner ' || i, 1000 from generate_series(1, 1000) i;
 analyze accounts;
 ";
+
+/// More than anybody wants on one machine.
+const MOST_REPLICAS: usize = 16;
 
 const CHECK_EVERY: Duration = Duration::from_millis(250);
