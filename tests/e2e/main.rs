@@ -25,6 +25,7 @@ mod cancel;
 mod consistency;
 mod copy;
 mod hostile;
+mod isolation;
 mod leaks;
 mod login;
 mod pipeline;
