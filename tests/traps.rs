@@ -25,6 +25,7 @@ const READS: &[&str] = &[
     include_str!("traps/reads.sql"),
     include_str!("traps/psql.sql"),
     include_str!("traps/drivers.sql"),
+    include_str!("traps/tools.sql"),
 ];
 const PRIMARY: &str = include_str!("traps/primary.sql");
 

@@ -24,7 +24,7 @@ use crate::{
     cluster::{Health, NodeId, Role},
     error::{Fault, Visible},
     metrics::LoginResult,
-    net::Stream,
+    net::{Peer, Stream},
     pool::Lease,
     protocol::{
         SqlState,
@@ -53,6 +53,7 @@ impl Door {
     pub(super) async fn enter(self: Arc<Self>, stream: Stream) {
         let proxy = &self.proxy;
         let deadline = Instant::now() + proxy.settings().listen.login_timeout;
+        let peer = stream.peer();
         // The handshake's state is large: it lives in a box of its own, until it is over.
         let accepted = Box::pin(handshake::accept(stream, &self.handshake, deadline)).await;
         match accepted {
@@ -74,18 +75,18 @@ impl Door {
                     proxy.metrics(self.worker).login(LoginResult::TooMany);
                     return turn_away(*login, &error).await;
                 };
-                let task = Box::pin(Arc::clone(&self).log_in(*login, deadline)).await;
+                let task = Box::pin(Arc::clone(&self).log_in(*login, peer, deadline)).await;
                 if let Some((task, unread)) = task {
                     let _counted = proxy.worker_metrics.get(self.worker).map(|m| m.client());
                     task.run(&unread).await;
                 }
                 drop(place);
             }
-            Err(error) => self.refused(&error),
+            Err(error) => self.refused(&error, peer, None),
         }
     }
 
-    fn refused(&self, error: &HandshakeError) {
+    fn refused(&self, error: &HandshakeError, peer: Peer, login: Option<&Login>) {
         let result = match error {
             HandshakeError::Closed => return,
             HandshakeError::TimedOut => LoginResult::Timeout,
@@ -93,13 +94,19 @@ impl Door {
             HandshakeError::Refused(_) => LoginResult::Refused,
         };
         self.proxy.metrics(self.worker).login(result);
-        tracing::info!(%error, "client not let in");
+        match login {
+            None => tracing::info!(%peer, %error, "client not let in"),
+            Some(Login { user, database, .. }) => {
+                tracing::info!(%peer, %user, %database, %error, "client not let in");
+            }
+        }
     }
 
     /// Authenticates the client and makes its session. `None`: it was told why not, or it is gone.
     async fn log_in(
         self: Arc<Self>,
         mut login: Login,
+        peer: Peer,
         deadline: Instant,
     ) -> Option<(Task, Vec<u8>)> {
         let proxy = &self.proxy;
@@ -130,7 +137,7 @@ impl Door {
                 if looked_up.is_some() {
                     proxy.lookup.doubt(&login.user);
                 }
-                self.refused(&error);
+                self.refused(&error, peer, Some(&login));
                 return None;
             }
         };
@@ -139,10 +146,10 @@ impl Door {
             return None;
         }
         if login.replication.is_some() {
-            self.replicate(login, identity, deadline).await;
+            self.replicate(login, identity, peer, deadline).await;
             return None;
         }
-        match timeout_at(deadline, self.begin(&login, &identity)).await {
+        match timeout_at(deadline, self.begin(&login, &identity, peer)).await {
             Ok(Ok(begun)) => {
                 let (entry, session, greeting) = begun;
                 let tenant = Arc::clone(&entry.tenant);
@@ -180,7 +187,7 @@ impl Door {
             }
             Ok(Err(error)) => {
                 proxy.metrics(self.worker).login(LoginResult::Refused);
-                tracing::info!(user = %login.user, database = %login.database, %error, "client not let in");
+                tracing::info!(%peer, user = %login.user, database = %login.database, %error, "client not let in");
                 turn_away(login, &error).await;
                 None
             }
@@ -203,6 +210,7 @@ impl Door {
         &self,
         login: &Login,
         identity: &Identity,
+        peer: Peer,
     ) -> Result<(Arc<Client>, Session, Vec<u8>), Visible> {
         let proxy = &self.proxy;
         let tenant = proxy
@@ -234,7 +242,7 @@ impl Door {
             .iter()
             .find(|(name, _)| &**name == "application_name")
             .map_or("", |(_, value)| value);
-        let entry = self.entry(login, &tenant, application_name)?;
+        let entry = self.entry(login, peer, &tenant, application_name)?;
         let mut session = Session::new(number, settings, lexing);
         session.own = own;
         session.seen = seen;
@@ -252,6 +260,7 @@ impl Door {
     fn entry(
         &self,
         login: &Login,
+        peer: Peer,
         tenant: &Arc<Tenant>,
         application_name: &str,
     ) -> Result<Arc<Client>, Visible> {
@@ -260,7 +269,7 @@ impl Door {
             let entry = Arc::new(Client::new(
                 key,
                 Arc::clone(tenant),
-                login.stream.peer(),
+                peer,
                 login.stream.is_tls(),
                 application_name,
             ));
@@ -271,7 +280,7 @@ impl Door {
     }
 
     /// Serves a client that asks for replication, to its end.
-    async fn replicate(&self, login: Login, identity: Identity, deadline: Instant) {
+    async fn replicate(&self, login: Login, identity: Identity, peer: Peer, deadline: Instant) {
         let proxy = &self.proxy;
         let begun = async {
             // Physical replication is of no database; what its clients name is anything.
@@ -290,14 +299,14 @@ impl Door {
                 .find(|(name, _)| &**name == "application_name")
                 .map_or("", |(_, value)| value);
             let server = replication::connect(proxy, &tenant, &login, deadline).await?;
-            let entry = self.entry(&login, &tenant, application_name)?;
+            let entry = self.entry(&login, peer, &tenant, application_name)?;
             Ok((server, entry))
         };
         let (server, entry) = match begun.await {
             Ok(begun) => begun,
             Err(error) => {
                 proxy.metrics(self.worker).login(LoginResult::Refused);
-                tracing::info!(user = %login.user, %error, "replication client not let in");
+                tracing::info!(%peer, user = %login.user, %error, "replication client not let in");
                 return turn_away(login, &error).await;
             }
         };
@@ -330,7 +339,7 @@ impl Door {
                 key: Box::default(),
             },
             Arc::clone(tenant),
-            crate::net::Peer::Unknown,
+            Peer::Unknown,
             false,
             "",
         );
