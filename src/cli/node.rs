@@ -114,6 +114,28 @@ impl Session {
         Ok(rows.collect())
     }
 
+    /// Runs `auth.query` for `user` as a login would.
+    ///
+    /// # Errors
+    /// What the node says, that it doesn't answer, or what the query lacks.
+    pub(super) async fn asks_for_password(&self, query: &str, user: &str) -> Result<(), String> {
+        let ask = async {
+            let statement = self.client.prepare(query).await?;
+            if statement.params().len() != 1 || statement.columns().len() < 2 {
+                return Ok(Err(
+                    "it must have one parameter, the user's name, and give name and password"
+                        .to_owned(),
+                ));
+            }
+            self.client.query_opt(&statement, &[&user]).await?;
+            Ok(Ok(()))
+        };
+        timeout(QUERY, ask)
+            .await
+            .map_err(|_elapsed| "no answer".to_owned())?
+            .map_err(|error| describe(&error))?
+    }
+
     /// The first row of a query, as text.
     ///
     /// # Errors

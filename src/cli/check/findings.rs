@@ -80,6 +80,12 @@ pub(super) fn of_node(settings: &Settings, node: &Node, report: &Report) -> Vec<
     }
     connections(settings, facts, &mut found);
     logins(settings, facts, &mut found);
+    if let Some(problem) = &facts.auth {
+        found.push(error(format!(
+            "query in [auth] fails, run as {} in {}: {problem}",
+            settings.auth.user, settings.auth.database
+        )));
+    }
     let remote = match &node.host {
         Host::Unix(_) => false,
         Host::Tcp(host) => !host
@@ -401,6 +407,19 @@ mod tests {
         assert_eq!(texts(facts(false, &[])), Vec::<String>::new());
         let reports = [Ok(facts(false, &[])), Ok(facts(true, &[]))];
         assert_eq!(of_cluster(&settings(), &reports), []);
+    }
+
+    #[test]
+    fn an_auth_query_that_fails_is_an_error() {
+        let facts = Facts {
+            auth: Some("permission denied for view pg_shadow".to_owned()),
+            ..facts(false, &[])
+        };
+        let texts = texts(facts);
+        assert!(
+            texts[0].contains("error: query in [auth] fails"),
+            "{texts:?}"
+        );
     }
 
     #[test]

@@ -33,6 +33,8 @@ pub(super) struct Facts {
     /// Unlogged tables in the monitor's database.
     pub(super) unlogged: u64,
     pub(super) logins: Vec<Login>,
+    /// Why `auth.query` doesn't work here, if it is set.
+    pub(super) auth: Option<String>,
     /// Logins beyond [`LOGINS`].
     pub(super) logins_left_out: usize,
     /// Questions that the node refused to answer.
@@ -152,6 +154,7 @@ pub(super) async fn ask(settings: &Arc<Settings>, n: usize) -> Report {
         facts.lsn = lsn.and_then(|text| text.parse().ok());
     }
     logins(settings, node, &mut facts).await;
+    facts.auth = auth(settings, node).await.err();
     Ok(facts)
 }
 
@@ -203,6 +206,10 @@ async fn logins(settings: &Settings, node: &Node, facts: &mut Facts) {
         if password.is_some() && node::usable(password).is_none() {
             continue;
         }
+        // The client's own login gives what proves who it is.
+        if password.is_none() && settings.auth.query.is_some() {
+            continue;
+        }
         let name = user.server_user.as_ref().unwrap_or(&user.name);
         for database in &settings.databases {
             let database = database.dbname.as_ref().unwrap_or(&database.name);
@@ -219,6 +226,17 @@ async fn logins(settings: &Settings, node: &Node, facts: &mut Facts) {
             result: login(node, user, password, database).await,
         });
     }
+}
+
+/// Runs `auth.query` as a client's login would.
+async fn auth(settings: &Settings, node: &Node) -> Result<(), String> {
+    let auth = &settings.auth;
+    let Some(query) = &auth.query else {
+        return Ok(());
+    };
+    let password = auth.password.as_ref();
+    let session = node::connect(node, &auth.user, password, &auth.database).await?;
+    session.asks_for_password(query, &auth.user).await
 }
 
 async fn login(
