@@ -105,11 +105,9 @@ impl Inspect for Fake {
             server: Some(3),
             tls: None,
             application_name: "x".repeat(50),
-            prepared_statements: 2,
             node: Some("pg1".into()),
             in_transaction: true,
             pinned: Some("listen".to_owned()),
-            watermark: Some(Lsn(1)),
         };
         (1..=self.clients as u64).map(client).collect()
     }
@@ -130,7 +128,6 @@ impl Inspect for Fake {
             pid: 4242,
             tls: Some("TLSv1.3".into()),
             application_name: String::new(),
-            prepared_statements: 0,
         }]
     }
 

@@ -470,12 +470,10 @@ fn clients(from: &Moment<'_>) -> Vec<Vec<Cell>> {
             some(0),
             some(client.tls.unwrap_or_default()),
             some(client.application_name),
-            some(client.prepared_statements),
             some(client.id),
             opt(client.node),
             some(if client.in_transaction { "t" } else { "f" }),
             opt(client.pinned),
-            opt(client.watermark),
         ]
     }))
 }
@@ -516,7 +514,6 @@ fn servers(from: &Moment<'_>) -> Vec<Vec<Cell>> {
             some(server.pid),
             some(server.tls.unwrap_or_default()),
             some(server.application_name),
-            some(server.prepared_statements),
             some(server.id),
             some(server.node),
         ]

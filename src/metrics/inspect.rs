@@ -208,14 +208,11 @@ pub struct ClientRow {
     /// TLS version and cipher.
     pub tls: Option<String>,
     pub application_name: String,
-    pub prepared_statements: usize,
     /// The node it is on.
     pub node: Option<Arc<str>>,
     pub in_transaction: bool,
     /// Why it keeps its server connection.
     pub pinned: Option<String>,
-    /// What its reads must see.
-    pub watermark: Option<Lsn>,
 }
 
 /// What a server connection is doing.
@@ -250,7 +247,6 @@ pub struct ServerRow {
     pub pid: i32,
     pub tls: Option<String>,
     pub application_name: String,
-    pub prepared_statements: usize,
 }
 
 /// One database's totals.

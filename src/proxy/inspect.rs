@@ -478,14 +478,12 @@ impl Proxy {
             server: link.as_ref().map(|link| link.number()),
             tls: client.tls.then(|| "TLS".to_owned()),
             application_name: client.application_name.to_string(),
-            prepared_statements: 0,
             node: link.map(|link| self.monitor.name(link.node)),
             in_transaction: client.activity() == Activity::InTransaction,
             pinned: (!client.pins().is_empty()).then(|| {
                 let reasons: Vec<&str> = client.pins().iter().map(Pin::name).collect();
                 reasons.join(", ")
             }),
-            watermark: None,
         }
     }
 
@@ -509,7 +507,6 @@ impl Proxy {
             pid: i32::try_from(link.cancel.pid).unwrap_or_default(),
             tls: None,
             application_name: String::new(),
-            prepared_statements: 0,
         }
     }
 }

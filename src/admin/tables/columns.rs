@@ -112,7 +112,7 @@ pub(super) const POOLS: [Column; 18] = [
     int4("max_size"),
 ];
 
-pub(super) const CLIENTS: [Column; 24] = [
+pub(super) const CLIENTS: [Column; 22] = [
     text("type"),
     text("user"),
     text("database"),
@@ -131,15 +131,13 @@ pub(super) const CLIENTS: [Column; 24] = [
     int4("remote_pid"),
     text("tls"),
     text("application_name"),
-    int4("prepared_statements"),
     int8("id"),
     text("node"),
     Column("in_transaction", Type::Bool),
     text("pinned"),
-    text("watermark"),
 ];
 
-pub(super) const SERVERS: [Column; 21] = [
+pub(super) const SERVERS: [Column; 20] = [
     text("type"),
     text("user"),
     text("database"),
@@ -158,7 +156,6 @@ pub(super) const SERVERS: [Column; 21] = [
     int4("remote_pid"),
     text("tls"),
     text("application_name"),
-    int4("prepared_statements"),
     int8("id"),
     text("node"),
 ];
