@@ -16,7 +16,7 @@ use crate::{
         replay::Replay,
         request::{End, Request, Resolved, Work},
     },
-    sql::{self, Begin, Effect, Kind, Reset, Traits},
+    sql::{self, Begin, Effect, Kind, Reset, Scope, Traits},
 };
 
 /// Answers the request if no server is needed for it; whether it did.
@@ -84,12 +84,12 @@ fn simple(task: &mut Task, request: &Request, text: &[u8], out: &mut Vec<u8>) ->
         Kind::Commit if deferred => {
             write::command_complete(out, "COMMIT");
             task.session.transaction = Transaction::Idle;
-            task.session.settings.ended(true);
+            task.session.transaction_ended(true);
         }
         Kind::Rollback if deferred => {
             write::command_complete(out, "ROLLBACK");
             task.session.transaction = Transaction::Idle;
-            task.session.settings.ended(false);
+            task.session.transaction_ended(false);
         }
         Kind::Own if task.session.transaction.status() != Status::Failed => {
             match own_effect(text, task) {
@@ -377,13 +377,23 @@ fn own_effect(text: &[u8], task: &Task) -> Option<Effect> {
 
 fn own_statement(task: &mut Task, effect: &Effect, out: &mut Vec<u8>) {
     match effect {
-        Effect::OwnSet {
-            key,
-            value,
-            scope: _,
-        } => {
+        Effect::OwnSet { key, value, scope } => {
             let session = &mut task.session;
-            match session.own.set(key, value.as_deref(), &mut session.seen) {
+            let (own, seen, value) = (&mut session.own, &mut session.seen, value.as_deref());
+            let set = match (session.transaction.status(), scope) {
+                (Status::Idle, Scope::Local) => {
+                    let warning = Visible::error(
+                        Fault::Client,
+                        SqlState::NO_ACTIVE_SQL_TRANSACTION,
+                        "SET LOCAL can only be used in transaction blocks",
+                    );
+                    write::warning(out, &warning);
+                    Ok(())
+                }
+                (Status::Idle, Scope::Session) => own.set(key, value, seen),
+                _ => own.set_in_transaction(key, value, *scope, seen),
+            };
+            match set {
                 Ok(()) => write::command_complete(out, "SET"),
                 Err(invalid) => write::error(out, &visible(&invalid)),
             }

@@ -139,7 +139,7 @@ impl Expected {
         let visit = session.visit.take();
         session.transaction.ready(status, visit);
         if status == Status::Idle {
-            session.settings.ended(!self.failed);
+            session.transaction_ended(!self.failed);
             if let Some(known) = &mut backend.settings {
                 known.clone_from(session.settings.current());
             }
@@ -213,8 +213,8 @@ fn apply(effect: &Effect, command: &[u8], session: &mut Session, backend: &mut B
             session.pins.remove(Pin::Setting);
         }
         // A COMMIT of a failed transaction is answered ROLLBACK.
-        Effect::Commit { .. } => session.settings.ended(command != b"ROLLBACK"),
-        Effect::Rollback { .. } => session.settings.ended(false),
+        Effect::Commit { .. } => session.transaction_ended(command != b"ROLLBACK"),
+        Effect::Rollback { .. } => session.transaction_ended(false),
         Effect::Savepoint(name) => session.settings.savepoint(name),
         Effect::RollbackTo(name) => session.settings.rollback_to(name),
         Effect::Release(name) => session.settings.release(name),
@@ -290,7 +290,7 @@ fn characteristics(modes: Begin, session: &mut Session) {
 
 /// The session's state when its server connection is gone: an open transaction is lost.
 pub fn server_lost(session: &mut Session) {
-    session.settings.ended(false);
+    session.transaction_ended(false);
     session.transaction.lost();
     session.visit = None;
     session.unsynced = false;

@@ -4,6 +4,7 @@
 //! Pure. This folder never waits, never reads a socket and never chooses a node.
 
 pub mod backend;
+mod datestyle;
 pub mod demand;
 pub mod effects;
 pub mod emit;
@@ -80,6 +81,12 @@ impl Session {
             pending: Pins::default(),
             wrote_on: None,
         }
+    }
+
+    /// A transaction has ended: what was set in it stays or doesn't.
+    pub fn transaction_ended(&mut self, committed: bool) {
+        self.settings.ended(committed);
+        self.own.ended(committed);
     }
 
     /// `default_transaction_read_only` as the session has set it.

@@ -1,10 +1,14 @@
 //! `pgsplit.*`: the session's overrides of routing, set with SET or in startup `options`.
+//!
+//! They follow transactions as settings do: SET LOCAL ends with its transaction, and a rollback takes
+//! back what was set in it. Only that of a savepoint doesn't. `min_lsn` is no override: it stays.
 
 use std::{fmt, time::Duration};
 
 use crate::{
     cluster::{Lsn, Seen},
     routing::{Consistency, RouteOverride, Transactions},
+    sql::Scope,
 };
 
 /// Overrides; `None`: as configured.
@@ -14,6 +18,15 @@ pub struct Own {
     pub consistency: Option<Consistency>,
     pub max_lag: Option<Box<Duration>>,
     pub transactions: Option<Transactions>,
+    /// Something was set in the open transaction.
+    open: Option<Box<Open>>,
+}
+
+/// What the overrides are once their transaction has ended.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Open {
+    rolled_back: Own,
+    committed: Own,
 }
 
 /// A `pgsplit.*` key or value that isn't one.
@@ -40,6 +53,43 @@ pub const KEYS: [&str; 6] = [
 ];
 
 impl Own {
+    /// The same in an open transaction.
+    ///
+    /// # Errors
+    /// As of [`Self::set`].
+    pub fn set_in_transaction(
+        &mut self,
+        key: &str,
+        value: Option<&str>,
+        scope: Scope,
+        seen: &mut Seen,
+    ) -> Result<(), Invalid> {
+        let mut open = match self.open.take() {
+            Some(open) => open,
+            None => Box::new(Open {
+                rolled_back: self.clone(),
+                committed: self.clone(),
+            }),
+        };
+        let set = self.set(key, value, seen);
+        if set.is_ok() && scope == Scope::Session {
+            open.committed.set(key, value, seen)?;
+        }
+        self.open = Some(open);
+        set
+    }
+
+    /// The transaction has ended.
+    pub fn ended(&mut self, committed: bool) {
+        if let Some(open) = self.open.take() {
+            *self = if committed {
+                open.committed
+            } else {
+                open.rolled_back
+            };
+        }
+    }
+
     /// `SET pgsplit.<key> = value`; `None` is the default.
     ///
     /// # Errors
@@ -142,3 +192,33 @@ impl fmt::Display for Invalid {
 }
 
 impl std::error::Error for Invalid {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_set_in_a_transaction_ends_as_settings_do() {
+        let mut seen = Seen::default();
+        let (primary, replica) = (Some(RouteOverride::Primary), Some(RouteOverride::Replica));
+        let mut own = Own::default();
+        own.set("route", Some("replica"), &mut seen).unwrap();
+        for (scope, committed, after) in [
+            (Scope::Local, true, replica),
+            (Scope::Local, false, replica),
+            (Scope::Session, false, replica),
+            (Scope::Session, true, primary),
+        ] {
+            let value = Some("primary");
+            own.set_in_transaction("route", value, scope, &mut seen)
+                .unwrap();
+            assert_eq!(own.route, primary);
+            own.ended(committed);
+            assert_eq!(own.route, after, "{scope:?} {committed}");
+        }
+        let nothing = own.set_in_transaction("route", Some("no"), Scope::Local, &mut seen);
+        assert!(nothing.is_err());
+        own.ended(true);
+        assert_eq!(own.route, primary);
+    }
+}

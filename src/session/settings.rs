@@ -6,6 +6,7 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
+use super::datestyle::DateStyle;
 use crate::sql::{Scope, SettingValue};
 
 /// How a value is set.
@@ -33,6 +34,13 @@ impl Value {
     }
 }
 
+impl Value {
+    fn datestyle(&self) -> Option<DateStyle> {
+        let (Self::Sql(text) | Self::Text(text)) = self;
+        DateStyle::read(text)
+    }
+}
+
 /// Settings that differ from a fresh connection's, sorted by name.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Settings {
@@ -47,6 +55,7 @@ const OF_TRANSACTION: [&str; 3] = [
 ];
 const SESSION_AUTHORIZATION: &str = "session_authorization";
 const ROLE: &str = "role";
+const DATESTYLE: &str = "datestyle";
 
 impl Settings {
     /// Those of a startup packet; the last of a name counts.
@@ -96,7 +105,7 @@ impl Settings {
         let mut changed = self.clone();
         let value = match value {
             SettingValue::Default => base.get(name).cloned(),
-            SettingValue::Sql(sql) => Some(Value::Sql(sql.clone())),
+            SettingValue::Sql(sql) => Some(self.value(name, sql)),
         };
         match value {
             Some(value) => changed.insert(name.into(), value),
@@ -107,6 +116,15 @@ impl Settings {
             changed.entries.retain(|(known, _)| &**known != ROLE);
         }
         changed
+    }
+
+    /// What `name` is once it was set to this.
+    fn value(&self, name: &str, sql: &str) -> Value {
+        let read = (name == DATESTYLE).then(|| DateStyle::read(sql)).flatten();
+        match read {
+            None => Value::Sql(sql.into()),
+            Some(new) => Value::Text(new.over(self.get(name).and_then(Value::datestyle)).text()),
+        }
     }
 
     /// As after RESET ALL, which leaves role and session authorization alone.
@@ -204,6 +222,12 @@ impl Settings {
         }
         for (name, value) in &to.entries {
             if self.get(name) != Some(value) && !is_identity(name) {
+                // The part that isn't named is that of a fresh connection.
+                let partial =
+                    &**name == DATESTYLE && !value.datestyle().is_some_and(DateStyle::is_whole);
+                if partial && self.get(name).is_some() {
+                    let _infallible = write!(sql, "RESET {};", quoted_name(name));
+                }
                 set(&mut sql, name, value);
             }
         }
@@ -470,11 +494,27 @@ mod tests {
         let set = found.with(&Settings::default(), "datestyle", &sql("german"));
         assert_eq!(
             found.statements_to(&set).unwrap(),
-            "SET \"datestyle\" TO german;"
+            "SELECT pg_catalog.set_config('datestyle','German, DMY',false);"
         );
         assert_eq!(
             set.statements_to(&Settings::default()).unwrap(),
             "RESET \"datestyle\";"
+        );
+    }
+
+    #[test]
+    fn a_date_style_set_in_parts_is_whole_on_every_connection() {
+        let base = Settings::default();
+        let order = base.with(&base, "datestyle", &sql("dmy"));
+        let both = order.with(&base, "datestyle", &sql("iso"));
+        assert_eq!(
+            base.statements_to(&both).unwrap(),
+            "SELECT pg_catalog.set_config('datestyle','ISO, DMY',false);"
+        );
+        // The style is a fresh connection's.
+        assert_eq!(
+            both.statements_to(&order).unwrap(),
+            "RESET \"datestyle\";SELECT pg_catalog.set_config('datestyle','DMY',false);"
         );
     }
 

@@ -114,6 +114,36 @@ fn settings_follow_transactions() {
 }
 
 #[test]
+fn pgsplits_own_settings_end_with_their_transaction() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "").await;
+        let client = proxy.connect("app", "app").await;
+        let route = async || value(&client, "show pgsplit.route").await;
+        client
+            .batch_execute("set local pgsplit.route = 'replica'")
+            .await
+            .unwrap();
+        assert_eq!(route().await, "auto");
+        for (inside, end, after) in [
+            ("select 1", "commit", "auto"),
+            ("select 1/0", "commit", "auto"),
+            ("set pgsplit.route = 'primary'", "rollback", "auto"),
+            ("set pgsplit.route = 'primary'", "commit", "primary"),
+            ("set local pgsplit.route = 'auto'", "commit", "primary"),
+        ] {
+            for sql in ["begin", "set local pgsplit.route = 'replica'", inside] {
+                let _failed_or_not = client.batch_execute(sql).await;
+            }
+            if inside == "select 1" {
+                assert_eq!(route().await, "replica");
+            }
+            client.batch_execute(end).await.unwrap();
+            assert_eq!(route().await, after, "{inside}, {end}");
+        }
+    });
+}
+
+#[test]
 fn roles_and_search_paths_do_not_leak() {
     run(async {
         let cluster = cluster();

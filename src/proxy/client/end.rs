@@ -434,7 +434,7 @@ impl Task {
         if matches!(self.session.transaction, Transaction::Deferred(_)) {
             // The first statement of a transaction has failed, and with it the transaction.
             self.session.transaction.lost();
-            self.session.settings.ended(false);
+            self.session.transaction_ended(false);
         }
         self.answer_error(request, error, scratch);
         self.flush(scratch).await
