@@ -8,7 +8,7 @@ E2E_THREADS ?= 4
 VERSIONS ?= 14 18
 VERSION_TESTS ?= routing:: prepared:: traps::
 
-.PHONY: demo test chaos lint bench setup
+.PHONY: demo test chaos lint bench setup regress
 
 # A primary, two replicas and pgsplit before them. ARGS: --replicas N, --port P, --load, --keep.
 demo:
@@ -52,3 +52,9 @@ lint:
 bench:
 	@tests/setup.sh bench
 	cargo bench --benches $(if $(ARGS),--bench compare -- $(ARGS))
+
+# PostgreSQL's own regression tests, directly and through pgsplit: what differs.
+regress:
+	@tests/setup.sh server
+	@cargo build
+	@tests/regress.sh

@@ -169,10 +169,16 @@ impl Sink<'_> {
         for effect in effects {
             if let Effect::Prepare { name, .. }
             | Effect::Execute(name)
-            | Effect::Deallocate(Some(name)) = effect
+            | Effect::Deallocate(Some(name)) = &effect
             {
                 let name = name.as_bytes();
                 self.bring(name, session.meaning(name), form);
+                if let Effect::Prepare { .. } = effect
+                    && let limit = self.prepared_limit
+                    && let Some(evicted) = self.backend.prepared.make_room(name, limit)
+                {
+                    self.hidden_close(&evicted);
+                }
             }
         }
     }

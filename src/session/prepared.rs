@@ -396,21 +396,24 @@ impl OnServer {
 
     /// `name` is there now, meaning `named`; a name to close for it when more than `limit` would be.
     pub fn name(&mut self, name: &[u8], named: Named, limit: usize) -> Option<Box<[u8]>> {
-        let evicted = (self.named.len() >= limit.max(1) && !self.named.contains_key(name))
-            .then(|| {
-                let mut names = self.named.keys();
-                names
-                    .find(|name| !self.recently_named.contains(name))
-                    .cloned()
-            })
-            .flatten();
-        if let Some(evicted) = &evicted {
-            self.named.remove(evicted);
-            self.recently_named.push(evicted.clone());
-        }
+        let evicted = self.make_room(name, limit);
         self.named.insert(name.into(), Some(named));
         self.recently_named.push(name.into());
         evicted
+    }
+
+    /// `name` is to be made: a name to close for it when more than `limit` would be there.
+    pub fn make_room(&mut self, name: &[u8], limit: usize) -> Option<Box<[u8]>> {
+        if self.named.len() < limit.max(1) || self.named.contains_key(name) {
+            return None;
+        }
+        let mut names = self.named.keys();
+        let evicted = names
+            .find(|name| !self.recently_named.contains(name))
+            .cloned()?;
+        self.named.remove(&evicted);
+        self.recently_named.push(evicted.clone());
+        Some(evicted)
     }
 
     /// The statement is to be parsed again.
@@ -609,6 +612,23 @@ mod tests {
         assert_eq!(on.presence(b"b", None), Presence::Other);
         on.unname(b"b");
         assert_eq!(on.presence(b"b", None), Presence::Absent);
+    }
+
+    #[test]
+    fn there_are_no_more_names_than_allowed() {
+        let mut on = OnServer::default();
+        for number in 0..9 {
+            let name = format!("n{number}");
+            let evicted = on.make_room(name.as_bytes(), 3);
+            assert_eq!(evicted.is_some(), number >= 3);
+            on.defined(
+                name.as_bytes(),
+                Named::from_sql(b"prepare n as select 1", 13),
+            );
+            on.settled();
+        }
+        assert_eq!(on.names().count(), 3);
+        assert_eq!(on.make_room(b"n8", 3), None);
     }
 
     #[test]
