@@ -281,10 +281,14 @@ impl Exchange {
             session.unnamed.undo(failed.unnamed);
             hidden = self.refused.is_some() || self.setup_failed.is_some();
             commits = !hidden;
-            // A Bind with the wrong number of parameters.
+            // A Bind with the wrong number of parameters, or behind DISCARD ALL.
             if commits
                 && whole
-                && error.sqlstate == SqlState::PROTOCOL_VIOLATION
+                && [
+                    SqlState::PROTOCOL_VIOLATION,
+                    SqlState::INVALID_SQL_STATEMENT_NAME,
+                ]
+                .contains(&error.sqlstate)
                 && let Some(names) = session.known_names()
                 && let Some(body) = names.in_the_clients_words(body)
             {

@@ -120,6 +120,16 @@ pub(super) fn mended() -> Vec<(&'static str, Vec<Message>)> {
             ],
         ),
         (
+            "an error behind DISCARD ALL gave the statement's name on the servers",
+            vec![
+                parse("s", "discard all"),
+                bind("p", "s", &[]),
+                execute("p"),
+                bind("", "s", &[]),
+                Sync,
+            ],
+        ),
+        (
             "a name that a Parse found taken behind DISCARD ALL was left for the next session",
             vec![
                 parse("d", "discard all"),
