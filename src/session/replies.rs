@@ -99,6 +99,8 @@ pub struct Failed {
     pub undone: usize,
     /// It answers a Parse of the client's unnamed statement, of which there is none now.
     pub unnamed: bool,
+    /// It answers a Bind or Describe, which went with the servers' name for a statement.
+    pub renamed: bool,
     /// It answers what was to make a statement of the session's known to the connection.
     pub prepares: bool,
 }
@@ -270,6 +272,7 @@ impl Replies {
             return Ok(step(Meaning::Error(Failed {
                 undone: self.fail(front.owed),
                 unnamed,
+                renamed: matches!(front.owed, Owed::Bind | Owed::Describe),
                 prepares,
             })));
         }
@@ -411,6 +414,7 @@ mod tests {
             Meaning::Error(Failed {
                 undone: 1,
                 unnamed: false,
+                renamed: false,
                 prepares: false
             })
         );

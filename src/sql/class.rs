@@ -202,7 +202,7 @@ impl Traits {
     pub const RESETS: Self = Self(1 << 11);
 
     /// Tells when its transaction began: `now()`, CURRENT_DATE, ….
-    pub const TRANSACTION_TIME: Self = Self(1 << 11);
+    pub const TRANSACTION_TIME: Self = Self(1 << 12);
 
     /// No property.
     pub const NONE: Self = Self(0);

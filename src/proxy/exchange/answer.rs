@@ -284,6 +284,7 @@ impl Exchange {
             // A Bind with the wrong number of parameters, or behind DISCARD ALL.
             if commits
                 && whole
+                && failed.renamed
                 && [
                     SqlState::PROTOCOL_VIOLATION,
                     SqlState::INVALID_SQL_STATEMENT_NAME,

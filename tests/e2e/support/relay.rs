@@ -95,7 +95,7 @@ impl Relay {
                 .build()
                 .unwrap();
             runtime.block_on(async {
-                let listener = listen(port, BACKLOG);
+                let listener = listen(port, BACKLOG).unwrap();
                 ready.send(()).unwrap();
                 tokio::select! {
                     () = accept(listener, port, way) => {}
@@ -136,11 +136,23 @@ impl Drop for Relay {
 
 const BACKLOG: u32 = 1024;
 
-fn listen(port: u16, backlog: u32) -> TcpListener {
-    let socket = TcpSocket::new_v4().unwrap();
-    socket.set_reuseaddr(true).unwrap();
-    socket.bind((Ipv4Addr::LOCALHOST, port).into()).unwrap();
-    socket.listen(backlog).unwrap()
+fn listen(port: u16, backlog: u32) -> io::Result<TcpListener> {
+    let socket = TcpSocket::new_v4()?;
+    socket.set_reuseaddr(true)?;
+    socket.bind((Ipv4Addr::LOCALHOST, port).into())?;
+    socket.listen(backlog)
+}
+
+/// A program that this process is just starting holds the former listener until it runs.
+async fn listen_again(port: u16, backlog: u32) -> TcpListener {
+    let mut tries = 0;
+    loop {
+        match listen(port, backlog) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && tries < 1000 => tries += 1,
+            listener => return listener.unwrap(),
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
 }
 
 async fn accept(mut listener: TcpListener, port: u16, way: Way) {
@@ -155,7 +167,7 @@ async fn accept(mut listener: TcpListener, port: u16, way: Way) {
             None => {
                 drop(listener);
                 // The kernel drops what the queue has no room for.
-                let full = listen(port, 0);
+                let full = listen_again(port, 0).await;
                 let mut fillers = Vec::new();
                 let filler = || TcpStream::connect((Ipv4Addr::LOCALHOST, port));
                 while let Ok(Ok(filler)) = timeout(Duration::from_millis(50), filler()).await {
@@ -163,7 +175,7 @@ async fn accept(mut listener: TcpListener, port: u16, way: Way) {
                 }
                 drop(fault.wait_for(|fault| *fault != Fault::Unreachable).await);
                 drop((full, fillers));
-                listener = listen(port, BACKLOG);
+                listener = listen_again(port, BACKLOG).await;
             }
         }
     }
