@@ -239,19 +239,29 @@ impl Manager {
             .iter()
             .enumerate()
             .filter(|(worker, _)| *worker != self.worker);
+        let now = Instant::now();
         for (_, other) in others {
-            if let Some(object) = other.upgrade().as_ref().and_then(idle) {
-                // Leaving the other shard counts it out; here it is counted already.
-                return Some(Object::take(object));
+            while let Some(mut server) = other.upgrade().and_then(|shard| take_idle(&shard)) {
+                if server.is_quiet(self.shared.limits.max_lifetime, now) {
+                    return Some(server);
+                }
             }
         }
         None
     }
 }
 
+/// Takes an idle connection out of this shard, which counts it out.
+fn take_idle(shard: &managed::Pool<Manager>) -> Option<Box<Server>> {
+    let mut wanted = true;
+    let mut taken = shard.retain(|_, _| !std::mem::take(&mut wanted)).removed;
+    taken.pop()
+}
+
 /// An idle connection of this shard, without waiting and without opening one.
 fn idle(shard: &managed::Pool<Manager>) -> Option<Object<Manager>> {
-    if shard.status().available == 0 {
+    // `Pool::status` takes whoever waits for a new connection for one who has an idle one.
+    if shard.retain(|_, _| true).retained == 0 {
         return None;
     }
     let timeouts = managed::Timeouts {
@@ -793,3 +803,6 @@ impl fmt::Display for AcquireError {
 }
 
 impl std::error::Error for AcquireError {}
+
+#[cfg(test)]
+mod tests;
