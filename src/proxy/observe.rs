@@ -112,12 +112,13 @@ struct Answer {
     status: Status,
 }
 
-/// Runs statements of pgsplit's own. Not cancel safe: the connection must be closed then.
+/// Runs statements of pgsplit's own; the notifications that came meanwhile, as whole frames. Not
+/// cancel safe: the connection must be closed then.
 ///
 /// # Errors
 /// The server refused, or is gone: then the connection must be closed.
-pub(super) async fn execute(server: &mut Server, sql: &str) -> Result<(), Problem> {
-    ask(server, sql).await.map(|_answer| ())
+pub(super) async fn execute(server: &mut Server, sql: &str) -> Result<Vec<u8>, Problem> {
+    ask(server, sql).await.map(|answer| answer.notifications)
 }
 
 /// Ends a batch of extended messages. As [`execute`].
@@ -300,7 +301,7 @@ async fn ask_untimed(server: &mut Server, sql: &str) -> Result<Answer, Problem> 
     exchange(server, &out).await
 }
 
-/// Sends messages and reads up to ReadyForQuery.
+/// Sends messages and reads up to ReadyForQuery, and what has come behind it.
 async fn exchange(server: &mut Server, out: &[u8]) -> Result<Answer, Problem> {
     let mut notifications = Vec::new();
     server.stream.write_all(out).await.map_err(Problem::Io)?;
@@ -309,7 +310,21 @@ async fn exchange(server: &mut Server, out: &[u8]) -> Result<Answer, Problem> {
     let mut rows = Vec::new();
     let mut parameters = Vec::new();
     let mut refused = None;
+    let mut ready = None;
     loop {
+        if let Some(status) = ready
+            && buffer.is_empty()
+        {
+            return match refused {
+                Some(problem) => Err(problem),
+                None => Ok(Answer {
+                    rows,
+                    parameters,
+                    notifications,
+                    status,
+                }),
+            };
+        }
         let Some(header) =
             Header::parse(buffer.filled()).map_err(|_malformed| Problem::Protocol)?
         else {
@@ -353,16 +368,7 @@ async fn exchange(server: &mut Server, out: &[u8]) -> Result<Answer, Problem> {
                 }
             }
             tag::READY_FOR_QUERY => {
-                let status = Status::read(body).map_err(|_malformed| Problem::Protocol)?;
-                return match refused {
-                    Some(problem) => Err(problem),
-                    None => Ok(Answer {
-                        rows,
-                        parameters,
-                        notifications,
-                        status,
-                    }),
-                };
+                ready = Some(Status::read(body).map_err(|_malformed| Problem::Protocol)?);
             }
             _ => {}
         }

@@ -432,7 +432,7 @@ impl Task {
             left = observe::sync(&mut lease).await;
         }
         if left.is_ok() && self.session.transaction != Transaction::Idle {
-            left = observe::execute(&mut lease, "ROLLBACK").await;
+            left = observe::execute(&mut lease, "ROLLBACK").await.map(drop);
         }
         if self.session.transaction.replay().is_some() {
             self.proxy.metrics(self.worker).moved();

@@ -391,11 +391,17 @@ impl Task {
         };
         tries.waited = true;
         self.entry.waits();
-        if let Err(problem) = observe::execute(lease, &sql).await {
-            return self
-                .identity_failed(request, lease, problem, tries, scratch)
-                .await
-                .map(Some);
+        match observe::execute(lease, &sql).await {
+            Ok(notifications) if self.session.pins.has(Pin::Listen) => {
+                scratch.to_client.bytes.extend_from_slice(&notifications);
+            }
+            Ok(_others) => {}
+            Err(problem) => {
+                return self
+                    .identity_failed(request, lease, problem, tries, scratch)
+                    .await
+                    .map(Some);
+            }
         }
         lease.backend.settings = Some(wanted);
         let cancelled = self.cancelled_between(request, scratch).await?;

@@ -43,7 +43,10 @@ impl Exchange {
                 return Ok(false);
             }
         }
-        if scratch.replies.is_empty() && self.passing.left == 0 && self.ending != Ending::Announced
+        if scratch.replies.is_empty()
+            && self.passing.left == 0
+            && self.ending != Ending::Announced
+            && !self.is_torn(scratch)
         {
             return Ok(false);
         }

@@ -322,7 +322,11 @@ impl Exchange {
 
     /// Everything owed was answered, and the answer is on its way.
     fn outcome(&mut self, scratch: &mut Scratch) -> Option<Result<Outcome, Stop>> {
-        if !scratch.replies.is_empty() || self.passing_on > 0 || self.passing.left > 0 {
+        if !scratch.replies.is_empty()
+            || self.passing_on > 0
+            || self.passing.left > 0
+            || self.is_torn(scratch)
+        {
             return None;
         }
         if let Some((sqlstate, message)) = self.setup_failed.take() {
@@ -351,6 +355,11 @@ impl Exchange {
         }
         self.commit(scratch);
         Some(Ok(Outcome::Answered(self.status)))
+    }
+
+    /// Only a part of a message has come, such as a notice that followed the answer.
+    fn is_torn(&self, scratch: &Scratch) -> bool {
+        scratch.server_in.len() > self.approved
     }
 
     fn heard(&self) -> Heard {

@@ -106,11 +106,16 @@ async fn who_listens_is_told_at_rest_and_in_the_middle_of_an_answer() {
                 row_of_three("n"),
                 notification("a", "0"),
                 done("SELECT 1", 'I'),
+                notification("a", "at once behind it"),
+                notification("a", "in pieces")[..9].to_vec(),
             ]
             .concat(),
         )
         .await;
-    client.expect_only(&[&notification("a", "0")]).await;
+    client.quiet().await;
+    primary.send(&notification("a", "in pieces")[9..]).await;
+    let all = ["0", "at once behind it", "in pieces"].map(|payload| notification("a", payload));
+    client.expect_only(&[&all.concat()]).await;
 
     primary.send(&notification("a", "1")).await;
     client.expect_only(&[&notification("a", "1")]).await;
@@ -127,10 +132,14 @@ async fn who_listens_is_told_at_rest_and_in_the_middle_of_an_answer() {
         notification("a", "4"),
         done("INSERT 0 1", 'I'),
         notification("a", "5"),
+        notification("a", "5 1/2"),
     ]
     .concat();
-    primary.send(&answer).await;
-    client.expect_only(&[&answer]).await;
+    let (most, rest) = answer.split_at(answer.len() - 4);
+    primary.send(most).await;
+    client.expect(&[&most[..most.len() - 20]]).await;
+    primary.send(rest).await;
+    client.expect_only(&[&answer[most.len() - 20..]]).await;
 
     // A read may go elsewhere, and news come from here meanwhile.
     bed.probed(PG1, false, 0x0100_2000);
