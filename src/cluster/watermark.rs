@@ -85,6 +85,12 @@ impl Seen {
         self.primary.map(|item| item.at)
     }
 
+    /// When it was seen.
+    #[must_use]
+    pub fn epoch(&self) -> u64 {
+        self.epoch
+    }
+
     /// Both together, as for `consistency = "global"`, whose own `Seen` holds the writes of all
     /// sessions. Of two reads on replicas the later one is kept.
     #[must_use]

@@ -37,6 +37,7 @@ impl From<&settings::Routing> for Policy {
     fn from(from: &settings::Routing) -> Self {
         Self {
             consistency: from.consistency,
+            track_tables: from.track_tables,
             balance: from.balance,
             max_lag: from.max_lag,
             max_lag_bytes: from.max_lag_bytes,

@@ -150,6 +150,8 @@ options! {
     pub struct Routing in "routing" {
         /// "eventual", "session" or "global": what a read must have seen.
         consistency: Consistency = Consistency::Session, any, Live;
+        /// A write concerns the tables that it changed, so that reads of others needn't wait for it.
+        track_tables: bool = true, any, Live;
         /// "least_lag", "least_connections", "round_robin" or "random": the choice among replicas.
         balance: Balance = Balance::LeastLag, any, Live;
         /// A replica that lags more, in time, serves no reads.

@@ -84,7 +84,9 @@ pub(super) const FINGERPRINT: &str = "SELECT pg_catalog.count(*)::pg_catalog.tex
     UNION ALL SELECT pg_catalog.concat_ws(' ', 'p', oid, xmin) FROM pg_catalog.pg_policy
     UNION ALL SELECT pg_catalog.concat_ws(' ', 'g', oid, tgrelid, tgfoid, tgtype, tgenabled)
         FROM pg_catalog.pg_trigger WHERE NOT tgisinternal
-    UNION ALL SELECT pg_catalog.concat_ws(' ', 'k', oid, xmin) FROM pg_catalog.pg_constraint WHERE contypid <> 0
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'k', oid, xmin) FROM pg_catalog.pg_constraint
+        WHERE contypid <> 0 OR contype IN ('c', 'f')
+    UNION ALL SELECT pg_catalog.concat_ws(' ', 'd', oid, xmin) FROM pg_catalog.pg_attrdef
     UNION ALL SELECT pg_catalog.concat_ws(' ', 'a', aggfnoid, xmin) FROM pg_catalog.pg_aggregate
     UNION ALL SELECT pg_catalog.concat_ws(' ', 'c', oid, xmin) FROM pg_catalog.pg_cast
     UNION ALL SELECT pg_catalog.concat_ws(' ', 'm', oid, xmin) FROM pg_catalog.pg_amproc

@@ -452,7 +452,7 @@ fn shown(task: &Task, key: &str) -> Result<String, own::Invalid> {
         // taken since tells more. Empty when none is known.
         "last_lsn" => {
             let view = task.proxy.monitor.view();
-            match task.session.seen.watermark(&view) {
+            match task.session.seen.whole().watermark(&view) {
                 Ok(lsn) => lsn.map(|lsn| lsn.to_string()).unwrap_or_default(),
                 Err(_unsampled) => {
                     task.proxy.want_samples();

@@ -23,7 +23,7 @@ use crate::{
     net::Peer,
     pool::Link,
     protocol::SqlState,
-    routing::{Ask, Policy, Random, Target, route},
+    routing::{Ask, MustSee, Policy, Random, Target, route},
     session::{Own, Pin, demand::Needs},
     sql::{self, CacheStats, Lexing},
 };
@@ -257,8 +257,7 @@ impl Inspect for Proxy {
             unfinished: None,
             leaning: false,
             own: &Own::default(),
-            seen: &Default::default(),
-            seen_by_all: &Default::default(),
+            must_see: &MustSee::default(),
             avoid: &[],
             now: tokio::time::Instant::now().into_std(),
         };

@@ -33,8 +33,8 @@ use crate::{
         write,
     },
     routing::Target,
-    session::{Own, Session, settings::Settings},
-    sql::Lexing,
+    session::{Causality, Own, Session, settings::Settings},
+    sql::{Lexing, Tables},
 };
 
 /// What a worker's listeners give their clients.
@@ -181,6 +181,7 @@ impl Door {
                     began: entry_since,
                     opened: entry_since,
                     epoch: 0,
+                    reads: Tables::NONE,
                     ddl: false,
                 };
                 Some((task, unread))
@@ -218,7 +219,7 @@ impl Door {
             .ok_or_else(|| handshake::unknown_database(&login.database))?;
         let number = proxy.next_session.fetch_add(1, Ordering::Relaxed);
         let mut own = Own::default();
-        let mut seen = crate::cluster::Seen::default();
+        let mut seen = Causality::default();
         let mut parameters = Vec::new();
         for (name, value) in &login.parameters {
             match name.strip_prefix("pgsplit.") {

@@ -48,7 +48,7 @@ pub use console::{ConsoleClient, ConsoleServer, ConsoleStream, DATABASES as CONS
 pub use serve::{Reload, Running, StartError};
 
 use crate::{
-    cluster::{NodeId, Role, Seen},
+    cluster::{NodeId, Role},
     config::settings::{Settings as Config, User},
     error::{Fault, Visible},
     metrics::{Metrics, WorkerMetrics},
@@ -58,9 +58,9 @@ use crate::{
         connect::{self, Credentials},
     },
     protocol::SqlState,
-    routing::{Consistency, Policy, ReadFallback, Reason, Route, Target},
-    session::prepared::Statements,
-    sql::{Class, Lexing, Traits, Why},
+    routing::{Policy, ReadFallback, Reason, Route, Target},
+    session::{Causality, prepared::Statements},
+    sql::{Class, Lexing, Tables, Traits, Why},
 };
 use authenticate::{Authenticator, Identity};
 use clients::Clients;
@@ -86,7 +86,7 @@ pub struct Proxy {
     /// Requests in flight, by [`NodeId::index`].
     in_flight: Box<[AtomicU32]>,
     /// What any session has written, for `consistency = "global"`.
-    written: Mutex<Seen>,
+    written: Mutex<Causality>,
     /// Requests that wait for a primary.
     held: AtomicUsize,
     connected: AtomicUsize,
@@ -251,26 +251,13 @@ impl Proxy {
         }
     }
 
-    /// Something that may have written was acknowledged.
-    fn wrote(&self, epoch: u64, node: NodeId, at: StdInstant) {
-        let mut new = Seen::default();
-        new.on_primary(epoch, node, at);
-        // Another worker's may be later.
-        let mut written = self.written();
-        *written = written.and(new);
+    /// Something that may have written to these tables was acknowledged.
+    fn wrote(&self, epoch: u64, node: NodeId, at: StdInstant, tables: Tables) {
+        self.written().written(epoch, node, at, tables);
     }
 
-    fn written(&self) -> MutexGuard<'_, Seen> {
+    fn written(&self) -> MutexGuard<'_, Causality> {
         self.written.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What any session has written, where that matters.
-    fn seen_by_all(&self, consistency: Consistency) -> Seen {
-        if consistency == Consistency::Global {
-            *self.written()
-        } else {
-            Seen::default()
-        }
     }
 
     /// `read_fallback = "error"`: no read on the primary in a replica's place.

@@ -125,14 +125,14 @@ fn fitness(node: &NodeView, ask: &Ask<'_>, policy: &Policy, view: &View) -> Fitn
     let consistency = ask.consistency(policy);
     // What was asked for by position holds whatever else the session is content with.
     let mut at_least = Seen::default();
-    at_least.set_min_lsn(ask.seen.min_lsn());
+    at_least.set_min_lsn(ask.must_see.own.min_lsn());
     let seen = [
         Some(if consistency == Consistency::Eventual {
             &at_least
         } else {
-            ask.seen
+            &ask.must_see.own
         }),
-        (consistency == Consistency::Global).then_some(ask.seen_by_all),
+        (consistency == Consistency::Global).then_some(&ask.must_see.written),
     ];
     for seen in seen.into_iter().flatten() {
         match caught_up(view, node.id, seen) {
@@ -154,10 +154,10 @@ fn without_positions(ask: &Ask<'_>, policy: &Policy) -> Fitness {
             .is_some_and(|at| ask.now.saturating_duration_since(at) < wait)
     };
     let fit = match ask.consistency(policy) {
-        _ if ask.seen.min_lsn().is_some() => false,
+        _ if ask.must_see.own.min_lsn().is_some() => false,
         Consistency::Eventual => true,
-        Consistency::Session => !recent(ask.seen),
-        Consistency::Global => !recent(ask.seen) && !recent(ask.seen_by_all),
+        Consistency::Session => !recent(&ask.must_see.own),
+        Consistency::Global => !recent(&ask.must_see.own) && !recent(&ask.must_see.written),
     };
     if fit {
         Fitness::Fit

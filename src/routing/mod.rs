@@ -82,12 +82,19 @@ pub struct Ask<'a> {
     /// The statement conflicted with recovery lately.
     pub leaning: bool,
     pub own: &'a Own,
-    pub seen: &'a Seen,
-    /// What other sessions have written, for [`Consistency::Global`].
-    pub seen_by_all: &'a Seen,
+    pub must_see: &'a MustSee,
     /// Nodes that have failed this request already.
     pub avoid: &'a [NodeId],
     pub now: Instant,
+}
+
+/// What the answer to a request must show of the tables that it reads.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct MustSee {
+    /// The session's own.
+    pub own: Seen,
+    /// What any session has written, for [`Consistency::Global`].
+    pub written: Seen,
 }
 
 /// Decides. `in_flight` tells how many requests a node is serving.

@@ -92,6 +92,8 @@ choices! {
 #[derive(Clone, Debug, PartialEq)]
 pub struct Policy {
     pub consistency: Consistency,
+    /// A read waits for the writes that concern its tables, not for all.
+    pub track_tables: bool,
     pub balance: Balance,
     pub max_lag: Duration,
     pub max_lag_bytes: u64,
@@ -109,6 +111,7 @@ impl Default for Policy {
     fn default() -> Self {
         Self {
             consistency: Consistency::Session,
+            track_tables: true,
             balance: Balance::LeastLag,
             max_lag: Duration::from_secs(10),
             max_lag_bytes: 64 << 20,

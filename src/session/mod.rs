@@ -4,6 +4,7 @@
 //! Pure. This folder never waits, never reads a socket and never chooses a node.
 
 pub mod backend;
+mod causality;
 mod datestyle;
 pub mod demand;
 pub mod effects;
@@ -20,15 +21,13 @@ pub mod unnamed;
 
 use std::sync::Arc;
 
+pub use causality::{Causality, Change};
 pub use own::Own;
 pub use pins::{Pin, Pins};
 pub use transaction::{Transaction, Visit};
 pub use unnamed::{Stamp, Unnamed};
 
-use crate::{
-    cluster::Seen,
-    sql::{Isolation, Lexing, Untold},
-};
+use crate::sql::{Isolation, Lexing, Untold};
 use prepared::{Named, Names};
 use settings::{Settings, Tracker, Value};
 
@@ -46,7 +45,7 @@ pub struct Session {
     pub unnamed: Unnamed,
     pub lexing: Lexing,
     pub pins: Pins,
-    pub seen: Seen,
+    pub seen: Causality,
     pub own: Own,
     /// Messages were sent since the last Sync: the server is in an implicit transaction.
     pub unsynced: bool,
@@ -73,7 +72,7 @@ impl Session {
             unnamed: Unnamed::default(),
             lexing,
             pins: Pins::default(),
-            seen: Seen::default(),
+            seen: Causality::default(),
             own: Own::default(),
             unsynced: false,
             suspect: false,

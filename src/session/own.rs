@@ -6,8 +6,9 @@
 use std::{fmt, time::Duration};
 
 use crate::{
-    cluster::{Lsn, Seen},
+    cluster::Lsn,
     routing::{Consistency, RouteOverride, Transactions},
+    session::Causality,
     sql::Scope,
 };
 
@@ -62,7 +63,7 @@ impl Own {
         key: &str,
         value: Option<&str>,
         scope: Scope,
-        seen: &mut Seen,
+        seen: &mut Causality,
     ) -> Result<(), Invalid> {
         let mut open = match self.open.take() {
             Some(open) => open,
@@ -94,7 +95,12 @@ impl Own {
     ///
     /// # Errors
     /// An unknown key, or a value that the key can't have; nothing has changed then.
-    pub fn set(&mut self, key: &str, value: Option<&str>, seen: &mut Seen) -> Result<(), Invalid> {
+    pub fn set(
+        &mut self,
+        key: &str,
+        value: Option<&str>,
+        seen: &mut Causality,
+    ) -> Result<(), Invalid> {
         let invalid = |key, expected| Invalid::Value {
             key,
             value: value.unwrap_or_default().to_owned(),
@@ -199,7 +205,7 @@ mod tests {
 
     #[test]
     fn what_is_set_in_a_transaction_ends_as_settings_do() {
-        let mut seen = Seen::default();
+        let mut seen = Causality::default();
         let (primary, replica) = (Some(RouteOverride::Primary), Some(RouteOverride::Replica));
         let mut own = Own::default();
         own.set("route", Some("replica"), &mut seen).unwrap();

@@ -15,7 +15,7 @@ use crate::{
         frontend::{self, Bind, Execute, Object, Parse, Target, tag},
         limits,
     },
-    sql::{self, Access, Begin, Class, Effect, Kind, Traits, Why},
+    sql::{self, Access, Begin, Class, Effect, Kind, Tables, Traits, Why},
 };
 
 /// How a request ends.
@@ -163,6 +163,7 @@ fn stricter(a: Class, b: Class) -> Class {
         } else {
             traits
         },
+        tables: a.tables.with(b.tables),
     }
 }
 
@@ -301,6 +302,7 @@ fn executed(
         access: inner.access,
         hint: class.hint.or(inner.hint),
         traits: traits.without(Traits::EFFECTS),
+        tables: inner.tables,
     }
 }
 
@@ -551,6 +553,7 @@ fn extended(
             access: Access::Anywhere,
             hint: None,
             traits: Traits::PURE_READ,
+            tables: Tables::NONE,
         }),
         begin,
         query: None,

@@ -1,6 +1,8 @@
 //! The class of a query text: all that routing and the session need on the hot path, in a few
 //! bytes that can be copied and cached.
 
+use super::Tables;
+
 /// How the session's settings make its query texts read (PostgreSQL manual, "Lexical Structure").
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Lexing {
@@ -28,6 +30,8 @@ pub struct Class {
     /// From a comment in the text.
     pub hint: Option<Hint>,
     pub traits: Traits,
+    /// Of a read: what it reads. Of a write: what it changes, or lets the client know of.
+    pub tables: Tables,
 }
 
 /// Which nodes may run the text, as far as the text itself tells.
@@ -244,6 +248,7 @@ impl Class {
             access: Access::Primary(why),
             hint: None,
             traits,
+            tables: Tables::ALL,
         }
     }
 }

@@ -124,7 +124,7 @@ mod tests {
         let mut builder = CatalogueBuilder::new();
         builder.row(
             QueryId::Relations,
-            &["20000", "users", "r", "p", "false", "f"].map(Some),
+            &["20000", "users", "r", "p", "false", "f", "false"].map(Some),
         );
         let function = |oid, name, volatility| {
             [

@@ -15,6 +15,7 @@ mod fingerprint;
 mod hint;
 pub mod lexer;
 mod reset;
+mod tables;
 mod utility;
 
 pub use cache::{CacheLimits, CacheStats, ClassCache, LONGEST_TEXT, Unknown};
@@ -27,4 +28,5 @@ pub use explain::{Explanation, explain};
 pub use fingerprint::Fingerprint;
 pub use hint::hint;
 pub use reset::{Reset, resets};
+pub use tables::Tables;
 pub use utility::utility;

@@ -2,7 +2,7 @@
 //! control, session state, DDL and the rest of what isn't a query. Their first words decide.
 
 use super::{
-    Access, Class, Effect, Isolation, Kind, Lexing, Traits, Why,
+    Access, Class, Effect, Isolation, Kind, Lexing, Tables, Traits, Why,
     effects::{Setting, effect, setting_name},
     lexer::{Cursor, Lexer, Token, TokenKind},
 };
@@ -93,9 +93,9 @@ fn session(first: &[u8], statement: &[u8], lexing: Lexing, at: &mut Cursor<'_>) 
         },
         b"prepare" => Some(match effect(statement, lexing) {
             Some(Effect::Commit { .. }) => Class::primary(Why::Transaction, EFFECTS),
-            _ => Class::primary(Why::Session, prepared.with(PURE)),
+            _ => names(prepared.with(PURE)),
         }),
-        b"deallocate" => Some(Class::primary(Why::Session, prepared.with(PURE))),
+        b"deallocate" => Some(names(prepared.with(PURE))),
         b"execute" => Some(Class::primary(Why::Session, prepared.with(Traits::OBSERVE))),
         // Only what holds an EXECUTE.
         b"explain" => match effect(statement, lexing) {
@@ -289,12 +289,27 @@ fn one_of(bytes: &[u8], words: &[&str]) -> bool {
         .any(|word| bytes.eq_ignore_ascii_case(word.as_bytes()))
 }
 
+/// It only names statements.
+fn names(traits: Traits) -> Class {
+    Class {
+        tables: Tables::NONE,
+        ..Class::primary(Why::Session, traits)
+    }
+}
+
 fn anywhere(kind: Kind, traits: Traits) -> Class {
     Class {
         kind,
         access: Access::Anywhere,
         hint: None,
         traits,
+        tables: match kind {
+            Kind::Empty | Kind::Begin(_) | Kind::Commit | Kind::Rollback | Kind::Own => {
+                Tables::NONE
+            }
+            Kind::Single if traits.has(EFFECTS) => Tables::NONE,
+            Kind::Single | Kind::Several => Tables::ALL,
+        },
     }
 }
 

@@ -44,6 +44,7 @@ mod promote;
 mod replicas;
 mod replication;
 mod switchover;
+mod tables;
 
 mod commands;
 mod drivers;

@@ -7,10 +7,10 @@ use serde_json::{Value, json};
 
 use crate::{
     cli::node::{self, Session},
-    cluster::{Health, NodeId, NodeView, Role, Seen, View},
+    cluster::{Health, NodeId, NodeView, Role, View},
     config::{Database, Settings},
     monitor::discovery::nodes_now,
-    routing::{Ask, Policy, Random, Target, route},
+    routing::{Ask, MustSee, Policy, Random, Target, route},
     session::{Own, demand::Needs},
     sql::{
         Catalogue, CatalogueBuilder, Kind, Lexing, catalogue::QUERIES, classify,
@@ -144,8 +144,7 @@ fn decide(text: &str, catalogue: &Catalogue, policy: &Policy, view: &View) -> Va
         unfinished: None,
         leaning: false,
         own: &Own::default(),
-        seen: &Seen::default(),
-        seen_by_all: &Seen::default(),
+        must_see: &MustSee::default(),
         avoid: &[],
         now: tokio::time::Instant::now().into_std(),
     };

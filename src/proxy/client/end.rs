@@ -22,11 +22,11 @@ use crate::{
     protocol::{SqlState, backend::Status, frame::Header, write},
     routing::{Consistency, Reason},
     session::{
-        Pin, Transaction,
+        Change, Pin, Transaction,
         effects::server_lost,
         request::{End, Request},
     },
-    sql::{Kind, Traits},
+    sql::{Kind, Tables, Traits},
 };
 
 /// A complete answer, and the connection that it came over.
@@ -64,11 +64,16 @@ impl Task {
                 .consistency
                 .unwrap_or(self.tenant.policy.consistency);
             let covered = consistency != Consistency::Eventual;
-            self.session.seen.on_replica(epoch, node, now, covered);
+            let tables = self.reads;
+            self.session
+                .seen
+                .on_replica(epoch, node, now, covered, tables);
         } else {
-            self.session.seen.on_primary(epoch, node, now);
+            let ends = status == Some(Status::Idle);
+            let change = self.change(request);
+            let written = self.session.seen.on_primary(epoch, node, now, change, ends);
             if !request.class.traits.has(Traits::PURE_READ) || self.session.unsynced {
-                self.proxy.wrote(epoch, node, now);
+                self.proxy.wrote(epoch, node, now, written);
                 lease.backend.writer = Some(self.session.number);
                 self.session.wrote_on = Some(lease.link.number());
                 if self.tenant.database.asks_for_sequences() {
@@ -82,6 +87,20 @@ impl Task {
             self.tenant.database.ddl_seen();
         }
         answered
+    }
+
+    /// What the request, answered by the primary, has to do with which tables.
+    fn change(&self, request: &Request) -> Change {
+        let tables = request.class.tables;
+        if tables.is_none() {
+            Change::default()
+        } else if !self.tenant.policy.track_tables || self.session.unsynced {
+            Change::write(Tables::ALL)
+        } else if request.class.traits.has(Traits::PURE_READ) {
+            Change::READ
+        } else {
+            Change::write(tables)
+        }
     }
 
     /// Passes the end of an answer on, and the connection back to the pool unless the session keeps
@@ -373,9 +392,13 @@ impl Task {
                     || self.session.unsynced);
         if !replica {
             // Whoever looks whether it was carried out must not look at a replica that lags behind.
-            self.session
-                .seen
-                .on_primary(self.epoch, node, Instant::now().into_std());
+            self.session.seen.on_primary(
+                self.epoch,
+                node,
+                Instant::now().into_std(),
+                Change::write(Tables::ALL),
+                true,
+            );
         }
         let pinned = !self.session.pins.is_empty();
         server_lost(&mut self.session);

@@ -54,7 +54,7 @@ use crate::{
         emit::Form,
         request::{End, Request, Scan, scan},
     },
-    sql::Class,
+    sql::{Class, Tables},
 };
 
 /// Bytes of one request that are kept for another try, and the longest text that is looked at.
@@ -88,6 +88,8 @@ pub(super) struct Task {
     pub(super) opened: Instant,
     /// The cluster's epoch when the request's server was chosen.
     pub(super) epoch: u64,
+    /// The tables whose freshness decided on the request's replica, if one was chosen for it.
+    pub(super) reads: Tables,
     /// The open transaction has changed the catalogue.
     pub(super) ddl: bool,
 }

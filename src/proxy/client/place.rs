@@ -23,7 +23,7 @@ use crate::{
     metrics::RetryReason,
     pool::Lease,
     protocol::{SqlState, backend::Status},
-    routing::{self, Ask, Consistency, Random, Reason, Route, Target, route},
+    routing::{self, Ask, Consistency, MustSee, Random, Reason, Route, Target, route},
     session::{
         Pin, Transaction,
         demand::{Demand, Needs},
@@ -31,7 +31,7 @@ use crate::{
         request::{End, Request, Work},
         transaction::{Leaving, Part, Place},
     },
-    sql::{Access, Begin, Isolation, Kind, Traits},
+    sql::{Access, Begin, Isolation, Kind, Tables, Traits},
 };
 
 /// Of the reads in a row that have to go to the primary because no replica has caught up with the
@@ -404,13 +404,13 @@ impl Task {
         node: NodeId,
     ) -> bool {
         let view = self.proxy.monitor.view();
-        let seen_by_all = self.proxy.seen_by_all(self.consistency());
+        let must_see = self.must_see(Tables::ALL);
         let ask = Ask {
             begin: Some(Begin {
                 read_only: Some(replay.read_only),
                 ..replay.modes
             }),
-            ..self.ask(request, tries, &seen_by_all)
+            ..self.ask(request, tries, &must_see)
         };
         view.epoch == self.epoch && routing::stays(&ask, &self.tenant.policy, &view, node)
     }
@@ -530,6 +530,7 @@ impl Task {
         while self
             .session
             .seen
+            .whole()
             .watermark(&self.proxy.monitor.view())
             .is_err()
         {
@@ -606,7 +607,32 @@ impl Task {
         (!read_committed).then_some(Isolation::Serializable)
     }
 
-    fn ask<'a>(&'a self, request: &Request, tries: &'a Tries, seen_by_all: &'a Seen) -> Ask<'a> {
+    /// The tables that whatever may follow on the same replica reads: of a transaction all, since
+    /// nothing is known yet of its other statements.
+    fn reads(&self, request: &Request, tries: &Tries) -> Tables {
+        let alone = self.session.transaction == Transaction::Idle
+            && !self.session.unsynced
+            && tries.begin.is_none()
+            && matches!(request.end, End::Ready | End::Sync);
+        if alone && self.tenant.policy.track_tables {
+            request.class.tables
+        } else {
+            Tables::ALL
+        }
+    }
+
+    fn must_see(&self, tables: Tables) -> MustSee {
+        MustSee {
+            own: self.session.seen.concerning(tables),
+            written: if self.consistency() == Consistency::Global {
+                self.proxy.written().concerning(tables)
+            } else {
+                Seen::default()
+            },
+        }
+    }
+
+    fn ask<'a>(&'a self, request: &Request, tries: &'a Tries, must_see: &'a MustSee) -> Ask<'a> {
         let unfinished = match request.end {
             End::Open => Some(Reason::TooLong),
             End::Flush if request.work == Work::Runs => Some(Reason::Flush),
@@ -621,8 +647,7 @@ impl Task {
             unfinished,
             leaning: tries.leaning,
             own: &self.session.own,
-            seen: &self.session.seen,
-            seen_by_all,
+            must_see,
             avoid: &tries.avoid,
             now: self.began.into_std(),
         }
@@ -637,8 +662,9 @@ impl Task {
                 reason,
             };
         }
-        let seen_by_all = self.proxy.seen_by_all(self.consistency());
-        let ask = self.ask(request, tries, &seen_by_all);
+        self.reads = self.reads(request, tries);
+        let must_see = self.must_see(self.reads);
+        let ask = self.ask(request, tries, &must_see);
         route(
             &ask,
             &self.tenant.policy,

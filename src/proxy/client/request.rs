@@ -29,7 +29,7 @@ use crate::{
         emit::{self, Mentions, Sink},
         request::{End, Request, Work},
     },
-    sql::{Begin, Kind, Traits},
+    sql::{Begin, Kind, Tables, Traits},
 };
 
 impl Task {
@@ -39,6 +39,7 @@ impl Task {
         scratch: &mut Scratch,
     ) -> Result<(), Gone> {
         self.began = Instant::now();
+        self.reads = Tables::NONE;
         if !self.session.transaction.is_open() && !self.session.unsynced {
             self.opened = self.began;
         }

@@ -626,7 +626,10 @@ fn catalogue() -> Catalogue {
         builder.row(query, &columns);
     };
     row(QueryId::Schemas, &["public"]);
-    row(QueryId::Relations, &["20000", "t", "r", "p", "false", "f"]);
+    row(
+        QueryId::Relations,
+        &["20000", "t", "r", "p", "false", "f", "false"],
+    );
     row(
         QueryId::Functions,
         &["20010", "f", "u", "f", "v", "plperl", "true", "false"],

@@ -1,13 +1,14 @@
 use std::time::Duration;
 
 use super::*;
-use crate::sql::Kind;
+use crate::sql::{Kind, Tables};
 
 const READ: Class = Class {
     kind: Kind::Single,
     access: Access::Read,
     hint: None,
     traits: Traits::PURE_READ,
+    tables: Tables::ALL,
 };
 const WRITE: Class = Class::primary(Why::Write, Traits::NONE);
 

@@ -28,6 +28,10 @@ pub(super) struct Body {
     pub(super) suspicious: Option<&'static str>,
     /// As above, but only what outlives the statement in the session counts.
     pub(super) session: Option<&'static str>,
+    /// Writes to relations that it names.
+    pub(super) writes: bool,
+    /// May read and write what it doesn't name.
+    pub(super) untold: bool,
 }
 
 impl Body {
@@ -37,6 +41,7 @@ impl Body {
         let Some(tokens) = Tokens::read(source.as_bytes(), Lexing::default()) else {
             body.suspicious = Some("its source can't be read");
             body.session = body.suspicious;
+            body.untold = true;
             return body;
         };
         let mut own_settings_only = true;
@@ -66,6 +71,10 @@ impl Body {
             && (word == "execute" || begins_statement(tokens, at))
         {
             self.suspicious = self.suspicious.or(Some(what));
+            self.writes |= what == WRITES;
+            // TRUNCATE may empty other tables, too.
+            let told = [WRITES, "locks", "notifies"].contains(&what) && word != "truncate";
+            self.untold |= !told;
             if session {
                 self.session = self.session.or(Some(what));
             }
@@ -116,15 +125,17 @@ const SERVER_PREFIXES: &[&[u8]] = &[
     b"timescaledb",
 ];
 
+const WRITES: &str = "writes";
+
 /// First words of statements that a read-safe function has no use for (EXECUTE anywhere), why,
 /// and whether it matters beyond the statement.
 const WORDS: &[(&str, &str, bool)] = &[
     ("execute", "runs SQL that is made at run time", true),
-    ("insert", "writes", false),
-    ("update", "writes", false),
-    ("delete", "writes", false),
-    ("merge", "writes", false),
-    ("truncate", "writes", false),
+    ("insert", WRITES, false),
+    ("update", WRITES, false),
+    ("delete", WRITES, false),
+    ("merge", WRITES, false),
+    ("truncate", WRITES, false),
     ("copy", "copies", false),
     ("create", "creates objects", true),
     ("alter", "alters objects", true),
@@ -142,8 +153,8 @@ const WORDS: &[(&str, &str, bool)] = &[
     ("commit", "ends transactions", true),
     ("rollback", "ends transactions", true),
     ("prepare", "prepares statements", true),
-    ("refresh", "writes", false),
-    ("import", "writes", false),
+    ("refresh", WRITES, false),
+    ("import", WRITES, false),
 ];
 
 impl Sink for Body {
@@ -164,7 +175,10 @@ impl Sink for Body {
 
     fn mark(&mut self, mark: Mark) {
         match mark {
-            Mark::Write => self.suspicious = self.suspicious.or(Some("writes")),
+            Mark::Write => {
+                self.suspicious = self.suspicious.or(Some(WRITES));
+                self.writes = true;
+            }
             Mark::Lock => self.suspicious = self.suspicious.or(Some("locks rows")),
             // PL/pgSQL's way to fill a variable.
             Mark::Into => {}

@@ -9,6 +9,7 @@ use super::{
     flags::{Bad, Flags},
     resolve::{self, Space},
 };
+use crate::sql::Tables;
 
 /// A kind of object and its oid.
 pub(super) type Id = (Space, u32);
@@ -25,6 +26,12 @@ pub(super) struct Object {
     /// Of trigger functions: may change session state unseen.
     pub(super) session: Option<&'static str>,
     pub(super) references: Box<[(Reference, Box<[u8]>)]>,
+    /// Of relations: a table, and nothing but triggers happens besides when it is written to.
+    pub(super) table: bool,
+    /// What it reads or writes besides what it rests on and refers to.
+    pub(super) tables: Tables,
+    /// Of functions: writes.
+    pub(super) writes: bool,
 }
 
 /// Collects rows. Rows that can't be understood count as the worst that they could mean.
@@ -42,6 +49,10 @@ pub struct CatalogueBuilder {
     /// Settings with a prefix that functions' sources set.
     pub(super) settings: Untold,
     pub(super) isolations: Vec<DefaultIsolation>,
+    /// A table, and one that inherits from it.
+    pub(super) heirs: Vec<(u32, u32)>,
+    /// A table, and one whose rows follow when a key of it changes.
+    pub(super) cascades: Vec<(u32, u32)>,
 }
 
 /// A `default_transaction_isolation` that isn't a session's own.
@@ -75,6 +86,7 @@ impl CatalogueBuilder {
             QueryId::Edges => self.edge(columns),
             QueryId::Reached => self.reached(columns),
             QueryId::Isolations => self.isolation(columns),
+            QueryId::Kin => self.kin(columns),
         };
     }
 
@@ -102,6 +114,15 @@ impl CatalogueBuilder {
         Some(())
     }
 
+    fn kin(&mut self, columns: &[Option<&str>]) -> Option<()> {
+        let pair = (oid(columns, 1)?, oid(columns, 2)?);
+        match text(columns, 0)? {
+            "i" => self.heirs.push(pair),
+            _ => self.cascades.push(pair),
+        }
+        Some(())
+    }
+
     fn function(&mut self, columns: &[Option<&str>]) -> Option<()> {
         let id = (Space::Function, oid(columns, 0)?);
         let name = text(columns, 1)?;
@@ -123,6 +144,9 @@ impl CatalogueBuilder {
         let aggregate = kind == "a";
         if origin == "b" {
             object.bad = builtin::function(name, volatility);
+            if object.bad.is_some() && !builtin::touches_no_table(name) {
+                object.tables = Tables::ALL;
+            }
         } else if aggregate {
             // Its marking says nothing; what it rests on does.
         } else if matches!(language, "c" | "internal") {
@@ -133,6 +157,9 @@ impl CatalogueBuilder {
                 }
                 None => Some(Bad::FUNCTION),
             };
+            if object.bad.is_some() {
+                object.tables = Tables::ALL;
+            }
         } else {
             if volatility == Volatility::Volatile {
                 // What it does to the session is told by its source.
@@ -160,6 +187,7 @@ impl CatalogueBuilder {
                     Some(format!("its source in {language} can't be looked into").into());
             }
             object.session = Some("its source can't be looked into");
+            object.tables = Tables::ALL;
             if let Some(bad) = &mut object.bad {
                 bad.observe = true;
             }
@@ -173,6 +201,10 @@ impl CatalogueBuilder {
             object.detail = Some(format!("not marked VOLATILE, but its source {why}").into());
         }
         object.session = body.session;
+        object.writes = body.writes;
+        if body.untold {
+            object.tables = Tables::ALL;
+        }
         self.settings.see(source.as_bytes());
         let mut own = Untold::default();
         own.see(source.as_bytes());
@@ -219,7 +251,14 @@ impl CatalogueBuilder {
             "v" => (false, ""),
             _ => (true, "of a kind that isn't known"),
         };
+        let table = matches!(kind, "r" | "p" | "m");
         let object = Object {
+            table: table && text(columns, 6)? == "false",
+            tables: match kind {
+                _ if table => Tables::of(name.as_bytes()),
+                "v" if !own => Tables::NONE,
+                _ => Tables::ALL,
+            },
             name: bytes(name),
             bad: local.then_some(Bad::LOCAL),
             detail: local.then(|| detail.into()),

@@ -57,6 +57,14 @@ pub(super) fn extension_function(
     None
 }
 
+/// One that isn't read-safe, but reads and writes no table, whatever it is given. Not so advisory
+/// locks: whoever gets one is to see what was written under it before.
+pub(super) fn touches_no_table(name: &str) -> bool {
+    ["nextval", "setval", "set_config", "setseed"].contains(&name)
+        || LOCAL.contains(&name)
+        || RECOVERY.contains(&name)
+}
+
 /// A view of `pg_catalog` whose content is the same on every node. Tables of `pg_catalog` are
 /// replicated; any other view is taken to show a node's own state.
 pub(super) fn replicated_view(name: &str) -> bool {

@@ -33,6 +33,8 @@ impl Flags {
     pub(crate) const RELATION_OBSERVE: Self = Self(1 << 12);
     /// Writing to one of them runs a trigger that may change session state unseen.
     pub(crate) const TRIGGER_OBSERVE: Self = Self(1 << 13);
+    /// A function, an operator or a type of this name may read or write tables.
+    pub(crate) const REACHES: Self = Self(1 << 14);
     /// A type of this name exists (other than a relation's row type).
     pub(crate) const TYPE: Self = Self(1 << 16);
     /// Reading, casting to or printing a value of it runs something that isn't read-safe.
@@ -63,7 +65,8 @@ impl Flags {
     pub(crate) const TYPE_OR_RELATION: Self = Self(Self::TYPE.0 | Self::RELATION.0);
 
     /// Whatever deserves a closer look.
-    pub(crate) const NOTABLE: Self = Self(Self::ANY_BAD.0 | Self::TRIGGER_OBSERVE.0);
+    pub(crate) const NOTABLE: Self =
+        Self(Self::ANY_BAD.0 | Self::TRIGGER_OBSERVE.0 | Self::REACHES.0);
 
     pub(crate) fn has(self, other: Self) -> bool {
         self.0 & other.0 == other.0

@@ -12,6 +12,7 @@ mod build;
 mod builtin;
 mod flags;
 mod queries;
+mod reach;
 mod resolve;
 
 pub use build::CatalogueBuilder;
@@ -24,7 +25,7 @@ use std::{collections::HashMap, fmt};
 
 use foldhash::fast::FixedState;
 
-use super::effects::Untold;
+use super::{Tables, effects::Untold};
 
 /// One database's names. Immutable: a new load makes a new one.
 pub struct Catalogue {
@@ -43,6 +44,7 @@ pub struct Catalogue {
     /// Why an object of a user isn't read-safe, where its own marking doesn't tell.
     details: HashMap<Box<[u8]>, Box<str>, FixedState>,
     isolations: Box<[build::DefaultIsolation]>,
+    reach: reach::Reach,
 }
 
 /// Flags by folded name.
@@ -66,6 +68,26 @@ impl Catalogue {
     /// What is known of `name` (as PostgreSQL folds it).
     pub(super) fn name(&self, name: &[u8]) -> Flags {
         self.names.get(name).copied().unwrap_or(Flags::NONE)
+    }
+
+    /// Which tables it reads to read a relation of this name. Of one that isn't known: all.
+    pub(super) fn read_by(&self, relation: &[u8]) -> Tables {
+        self.reach.relation(relation).reads
+    }
+
+    /// Which tables it reads or writes to write to a relation of this name, likewise.
+    pub(super) fn written_by(&self, relation: &[u8]) -> Tables {
+        self.reach.relation(relation).writes
+    }
+
+    /// Which tables a function, an operator or a type of this name may read or write.
+    pub(super) fn run_by(&self, name: &[u8]) -> Tables {
+        self.reach.run(name)
+    }
+
+    /// Which tables may be read or written by what words imply.
+    pub(super) fn implied(&self) -> Tables {
+        self.reach.implied
     }
 
     /// What is known of an operator. Operators and other names don't share a spelling.

@@ -23,6 +23,8 @@ pub enum QueryId {
     Edges,
     /// What the stored expressions of views, policies and the like call of PostgreSQL's own.
     Reached,
+    /// Which tables a write to one of them concerns, too.
+    Kin,
     /// `default_transaction_isolation`, for whom it is set.
     Isolations,
 }
@@ -50,7 +52,8 @@ pub const QUERIES: &[Query] = &[
     Query {
         id: QueryId::Relations,
         sql: "SELECT c.oid::text, c.relname::text, c.relkind::text, c.relpersistence::text, \
-                (c.oid < 16384)::text, n.nspname::text = 'pg_catalog' \
+                (c.oid < 16384)::text, n.nspname::text = 'pg_catalog', \
+                (c.relkind IN ('r', 'p') AND c.relhasrules)::text \
               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
               WHERE c.relkind NOT IN ('i', 'I', 't', 'c') AND c.relpersistence <> 't'",
     },
@@ -78,7 +81,20 @@ pub const QUERIES: &[Query] = &[
         id: QueryId::Isolations,
         sql: ISOLATIONS,
     },
+    Query {
+        id: QueryId::Kin,
+        sql: KIN,
+    },
 ];
+
+/// `kind, oid, oid`: `i` a table and one that inherits from it; `c` a table and one whose rows follow
+/// when a key of the former changes or goes.
+const KIN: &str = "\
+    SELECT 'i', i.inhparent::text, i.inhrelid::text FROM pg_catalog.pg_inherits i \
+    JOIN pg_catalog.pg_class c ON c.oid = i.inhparent WHERE c.relkind NOT IN ('i', 'I') \
+    UNION ALL \
+    SELECT DISTINCT 'c', k.confrelid::text, k.conrelid::text FROM pg_catalog.pg_constraint k \
+    WHERE k.contype = 'f' AND (k.confdeltype IN ('c', 'n', 'd') OR k.confupdtype IN ('c', 'n', 'd'))";
 
 /// `rank, role, value`; the highest rank counts. The value of rank 0 is NULL where a setting of the
 /// asking role or its database hides the server's.

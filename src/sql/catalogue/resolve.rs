@@ -8,6 +8,7 @@ use super::{
     body::Reference,
     build::{CatalogueBuilder, DefaultIsolation, Id, Object},
     flags::{Bad, BadWhy, Flags},
+    reach::Reach,
 };
 
 /// Kinds of objects; each has oids of its own.
@@ -20,9 +21,10 @@ pub(super) enum Space {
 }
 
 pub(super) fn resolve(builder: CatalogueBuilder, generation: u64) -> Catalogue {
+    let reach = Reach::of(&builder);
     let mut graph = Graph::new(builder);
     graph.spread();
-    graph.catalogue(generation)
+    graph.catalogue(generation, reach)
 }
 
 struct Graph {
@@ -49,6 +51,8 @@ impl Graph {
             marked,
             settings,
             isolations,
+            heirs: _,
+            cascades: _,
         } = builder;
         for (id, why) in marked {
             if let Some(object) = objects.get_mut(&id)
@@ -163,7 +167,7 @@ impl Graph {
         }
     }
 
-    fn catalogue(mut self, generation: u64) -> Catalogue {
+    fn catalogue(mut self, generation: u64, reach: Reach) -> Catalogue {
         let mut names = Names::default();
         let mut details = HashMap::default();
         let loud = self.loud();
@@ -190,6 +194,9 @@ impl Graph {
             }
             names.entry(object.name).or_default().add(flags);
         }
+        for name in reach.running() {
+            names.entry(name.into()).or_default().add(Flags::REACHES);
+        }
         names.shrink_to_fit();
         let bad = |name: &[u8]| names.get(name).is_some_and(|f| f.any(Flags::ANY_BAD));
         Catalogue {
@@ -203,6 +210,7 @@ impl Graph {
             isolations: self.isolations.into(),
             names,
             details,
+            reach,
         }
     }
 }
@@ -266,9 +274,9 @@ fn flags(space: Space, object: &Object) -> Flags {
 }
 
 /// The first oid of what isn't PostgreSQL's own.
-const FIRST_USER_OID: u32 = 16_384;
+pub(super) const FIRST_USER_OID: u32 = 16_384;
 
 /// Operators that words imply.
-const IMPLIED: &[&[u8]] = &[
+pub(super) const IMPLIED: &[&[u8]] = &[
     b"=", b"<>", b"<", b">", b"<=", b">=", b"~~", b"!~~", b"~~*", b"!~~*", b"~", b"!~",
 ];

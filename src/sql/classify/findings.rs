@@ -6,7 +6,7 @@ use super::{
     token::Tokens,
 };
 use crate::sql::{
-    Traits, Why,
+    Tables, Traits, Why,
     catalogue::{Catalogue, Flags, own_setting},
 };
 
@@ -27,6 +27,10 @@ pub(super) struct Findings<'c, 't, 'a> {
     pub(super) trigger_observe: bool,
     /// A function is called, or something that can't be told.
     pub(super) calls: bool,
+    /// What functions, operators and types may read or write.
+    pub(super) run: Tables,
+    /// What relations read whose names are there, columns among them.
+    pub(super) named: Tables,
 }
 
 impl<'c, 't, 'a> Findings<'c, 't, 'a> {
@@ -40,6 +44,8 @@ impl<'c, 't, 'a> Findings<'c, 't, 'a> {
             unknown_calls: Vec::new(),
             trigger_observe: false,
             calls: false,
+            run: catalogue.map_or(Tables::ALL, Catalogue::implied),
+            named: Tables::NONE,
         }
     }
 
@@ -132,6 +138,7 @@ impl Sink for Findings<'_, '_, '_> {
             if catalogue.name(element).has(Flags::BAD_TYPE) {
                 flags.add(Flags::BAD_TYPE);
             }
+            self.run = self.run.with(catalogue.run_by(element));
         }
         if named.call != Call::No {
             self.called(&named, flags);
@@ -140,8 +147,20 @@ impl Sink for Findings<'_, '_, '_> {
             self.add(Why::UnknownFunction, Some(named.at));
             self.observe();
         }
+        // Behind a point only a schema's relations are meant; others are columns.
+        let column = named.label
+            || named.after_point
+                && named
+                    .qualifier
+                    .is_some_and(|q| !catalogue.name(q).has(Flags::SCHEMA));
+        if flags.has(Flags::RELATION) && !column {
+            self.named = self.named.with(catalogue.read_by(named.name));
+        }
         if !flags.any(Flags::NOTABLE) {
             return;
+        }
+        if flags.has(Flags::REACHES) {
+            self.run = self.run.with(catalogue.run_by(named.name));
         }
         if named.after_point && flags.has(Flags::BAD_ATTRIBUTE) && named.call == Call::No {
             self.function(&named, flags);
@@ -153,12 +172,6 @@ impl Sink for Findings<'_, '_, '_> {
         if flags.has(Flags::TRIGGER_OBSERVE) {
             self.trigger_observe = true;
         }
-        // Behind a point only a schema's relations are meant; others are columns.
-        let column = named.label
-            || named.after_point
-                && named
-                    .qualifier
-                    .is_some_and(|q| !catalogue.name(q).has(Flags::SCHEMA));
         if flags.any(Flags::UNSAFE_RELATION) && !column {
             self.relation(named.at, flags);
         }
@@ -174,6 +187,7 @@ impl Sink for Findings<'_, '_, '_> {
         }
         let operator = if operator == b"!=" { b"<>" } else { operator };
         let flags = catalogue.operator(operator);
+        self.run = self.run.with(catalogue.run_by(operator));
         if flags.has(Flags::BAD_OPERATOR) {
             self.add(Why::Function, None);
             self.observe();

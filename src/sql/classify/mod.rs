@@ -27,7 +27,7 @@ pub(super) use statement::{Detail, read};
 pub(crate) use token::Tokens;
 
 use super::{
-    Access, Class, Hint, Isolation, Kind, Lexing, Traits, Why, catalogue::Catalogue,
+    Access, Class, Hint, Isolation, Kind, Lexing, Tables, Traits, Why, catalogue::Catalogue,
     lexer::statements, reset::reset,
 };
 
@@ -85,6 +85,7 @@ pub(super) fn both(a: Class, b: Class) -> Class {
         access,
         hint: a.hint,
         traits: lacking.fold(a.traits.with(b.traits), Traits::without),
+        tables: a.tables.with(b.tables),
     }
 }
 
@@ -110,4 +111,5 @@ pub(super) const EMPTY: Class = Class {
     access: Access::Anywhere,
     hint: None::<Hint>,
     traits: Traits::PURE_READ,
+    tables: Tables::NONE,
 };

@@ -10,7 +10,7 @@ use super::{
     tree::{self, Tree},
 };
 use crate::sql::{
-    Access, Class, Kind, Lexing, Traits, Why,
+    Access, Class, Kind, Lexing, Tables, Traits, Why,
     catalogue::{Catalogue, Flags},
     effects::is_told,
     lexer::TokenKind,
@@ -279,11 +279,86 @@ impl Reader<'_, '_> {
             access,
             hint: None,
             traits,
+            tables: self.read_tables(findings, tree),
         };
         Reading {
             class,
             names: self.names(findings, tree),
         }
+    }
+
+    /// What a query reads, if it does nothing but.
+    fn read_tables(&self, findings: &Findings<'_, '_, '_>, tree: Option<&Tree>) -> Tables {
+        let (Some(tree), Some(catalogue)) = (tree, self.catalogue) else {
+            return Tables::ALL;
+        };
+        match findings.found {
+            None => {}
+            Some((Why::Function, _)) if tree.relations.is_empty() && self.only_counts(tree) => {}
+            Some(_) => return Tables::ALL,
+        }
+        let relations = tree.relations.iter().map(|&at| {
+            let name = self.tokens.name(at);
+            // Not a common table expression's.
+            if catalogue.name(name).has(Flags::RELATION) {
+                catalogue.read_by(name)
+            } else {
+                Tables::NONE
+            }
+        });
+        relations.fold(findings.run, Tables::with)
+    }
+
+    /// Apart from what any node may answer, it only asks sequences.
+    fn only_counts(&self, tree: &Tree) -> bool {
+        tree.functions.iter().all(|&at| {
+            let name = self.tokens.name(at);
+            let safe = |c: &Catalogue| !c.name(name).has(Flags::BAD_FUNCTION);
+            [b"nextval".as_slice(), b"setval"].contains(&name) || self.catalogue.is_some_and(safe)
+        })
+    }
+
+    /// What a write changes or lets the client know of. What it returns may show what others have
+    /// written anywhere, unless it is the very values that were put in.
+    fn written_tables(&self, at: usize, findings: &Findings<'_, '_, '_>) -> Tables {
+        let tokens = self.tokens;
+        let (Some(catalogue), None | Some((Why::Write, _))) = (self.catalogue, findings.found)
+        else {
+            return Tables::ALL;
+        };
+        let has = |words: &[&str]| {
+            (at + 1..tokens.len()).any(|at| words.iter().any(|word| tokens.word(at, word)))
+        };
+        let writes_within = (at + 1..tokens.len()).any(|at| {
+            let writes = ["insert", "update", "delete", "merge"];
+            writes.iter().any(|word| tokens.word(at, word)) && !tokens.word(at - 1, "do")
+        });
+        let returns = has(&["returning"]);
+        let mut name = match tokens.keyword(at) {
+            _ if writes_within => return Tables::ALL,
+            Keyword::INSERT if !(returns && has(&["conflict", "select", "table"])) => at + 2,
+            Keyword::UPDATE if !returns => at + 1,
+            Keyword::DELETE if !returns => at + 2,
+            _ if tokens.word(at, "copy") => at + 1,
+            _ => return Tables::ALL,
+        };
+        if tokens.keyword(name) == Keyword::ONLY {
+            name += 1;
+        }
+        while tokens.is(name + 1, TokenKind::Dot) {
+            name += 2;
+        }
+        let target = tokens.name(name);
+        if !tokens.is_name(name) || !catalogue.name(target).has(Flags::RELATION) {
+            return Tables::ALL;
+        }
+        let written = catalogue.written_by(target);
+        let others = findings.named.with(findings.run);
+        if returns && !written.with(others).within(catalogue.read_by(target)) {
+            // A trigger or a function may have looked elsewhere.
+            return Tables::ALL;
+        }
+        written.with(others)
     }
 
     /// What was found, for people: from the tree if there is one, else whatever names of the
@@ -362,7 +437,10 @@ impl Reader<'_, '_> {
         }
         traits = traits.with(self.told_by_names());
         Reading {
-            class: Class::primary(Why::Write, traits),
+            class: Class {
+                tables: self.written_tables(at, &findings),
+                ..Class::primary(Why::Write, traits)
+            },
             names: self.names(&findings, None),
         }
     }

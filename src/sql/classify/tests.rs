@@ -1,3 +1,5 @@
+mod tables;
+
 use proptest::prelude::*;
 
 use super::*;
@@ -21,7 +23,10 @@ fn catalogue() -> Catalogue {
         ("20003", "s", "S"),
         ("20004", "loud", "r"),
     ] {
-        row(QueryId::Relations, &[oid, name, kind, "p", "false", "f"]);
+        row(
+            QueryId::Relations,
+            &[oid, name, kind, "p", "false", "f", "false"],
+        );
     }
     row(QueryId::Edges, &["r", "20002", "f", "20010"]);
     row(QueryId::Edges, &["g", "20004", "f", "20011"]);
@@ -115,6 +120,10 @@ fn traits_tell_what_the_session_must_look_at() {
             Traits::EFFECTS.with(PURE).with(OBSERVE),
         ),
         ("select 1; select 2", PURE),
+        (
+            "select now(); select 1",
+            PURE.with(Traits::TRANSACTION_TIME),
+        ),
         ("select 1; insert into t values (1)", Traits::NONE),
         ("do 'x'", OBSERVE),
     ] {
