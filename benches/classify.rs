@@ -35,7 +35,7 @@ fn catalogue() -> Catalogue {
         let oid = oid.to_string();
         builder.row(
             QueryId::Relations,
-            &[&oid, name, "r", "p", "false", "f"].map(Some),
+            &[&oid, name, "r", "p", "false", "f", "false"].map(Some),
         );
     }
     for (oid, name) in (100..).zip(["date_trunc", "count", "sum"]) {
@@ -52,7 +52,7 @@ fn catalogue() -> Catalogue {
         let (oid, name) = (oid.to_string(), format!("table_{oid}"));
         builder.row(
             QueryId::Relations,
-            &[&oid, &name, "r", "p", "false", "f"].map(Some),
+            &[&oid, &name, "r", "p", "false", "f", "false"].map(Some),
         );
     }
     builder.finish(1)

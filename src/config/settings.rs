@@ -229,6 +229,8 @@ options! {
         hold: Duration = secs(30), within(ms(0), HOUR), Live;
         /// Requests that may wait at a time.
         hold_max: usize = 1000, within(0, 1_000_000), Live;
+        /// The next primary is asked what became of a COMMIT whose answer was lost with the last one.
+        resolve_commits: bool = false, any, Live;
         /// Nothing else promotes: no other pgsplit, no Patroni. "promote" needs it.
         sole_promoter: bool = false, any, Live;
         /// "promote": how long the primary must be lost.

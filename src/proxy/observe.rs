@@ -22,6 +22,7 @@ use crate::{
     },
     session::{
         Pin, Session,
+        committing::{Committing, Outcome},
         prepared::Named,
         settings::{Settings, quoted_literal},
     },
@@ -119,6 +120,17 @@ struct Answer {
 /// The server refused, or is gone: then the connection must be closed.
 pub(super) async fn execute(server: &mut Server, sql: &str) -> Result<Vec<u8>, Problem> {
     ask(server, sql).await.map(|answer| answer.notifications)
+}
+
+/// Asks a primary what became of a transaction that was about to commit on the last one. As
+/// [`execute`].
+pub(super) async fn outcome(
+    server: &mut Server,
+    committing: Committing,
+) -> Result<Outcome, Problem> {
+    let answer = ask(server, &committing.question()).await?;
+    let [status, replayed, _] = answer.rows.first().ok_or(Problem::Protocol)?;
+    Ok(Committing::outcome(status.as_deref(), replayed.as_deref()))
 }
 
 /// Ends a batch of extended messages. As [`execute`].

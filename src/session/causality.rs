@@ -149,6 +149,12 @@ impl Causality {
         self.all.on_replica(epoch, node, at, covered);
     }
 
+    /// The open transaction may have changed something.
+    #[must_use]
+    pub fn has_written(&self) -> bool {
+        !self.transaction.wrote.is_none()
+    }
+
     /// What a read of `tables` must see.
     #[must_use]
     pub fn concerning(&self, tables: Tables) -> Seen {

@@ -7,6 +7,7 @@ use std::borrow::Cow;
 use super::{
     Session,
     backend::Backend,
+    committing::Committing,
     prepared::{Named, OWN_PREFIX, Presence, Statement, server_name},
     replies::{Owed, Replies},
     request::Resolved,
@@ -48,6 +49,13 @@ impl Sink<'_> {
         write::query(self.out, text);
         self.replies.sent_hidden(Owed::Query);
         // A simple Query drops the unnamed statement.
+        self.backend.unnamed = None;
+    }
+
+    /// Asks for what tells later what became of the transaction that the next statement commits.
+    pub fn committing(&mut self) {
+        write::query(self.out, Committing::QUERY);
+        self.replies.sent_hidden(Owed::Committing);
         self.backend.unnamed = None;
     }
 

@@ -5,6 +5,7 @@
 
 pub mod backend;
 mod causality;
+pub mod committing;
 mod datestyle;
 pub mod demand;
 pub mod effects;

@@ -22,7 +22,10 @@
 
 use std::collections::VecDeque;
 
-use crate::protocol::backend::tag;
+use crate::protocol::{
+    backend::{Status, tag},
+    write,
+};
 
 /// What an answer is owed for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -31,6 +34,8 @@ pub enum Owed {
     Query,
     /// A PREPARE of pgsplit's own, as a simple Query.
     Prepare,
+    /// A question of pgsplit's own about the transaction that is about to commit, likewise.
+    Committing,
     /// A FunctionCall: up to ReadyForQuery.
     Call,
     Parse,
@@ -173,6 +178,38 @@ impl Replies {
         self.queue.front().is_some_and(|entry| entry.hidden)
     }
 
+    /// The next frame is about the transaction that is about to commit.
+    #[must_use]
+    pub fn tells_of_commit(&self) -> bool {
+        self.queue
+            .front()
+            .is_some_and(|entry| entry.owed == Owed::Committing)
+    }
+
+    /// What the server would have answered to what is owed of one COMMIT. `None`: it can't be told.
+    #[must_use]
+    pub fn committed(&self) -> Option<Vec<u8>> {
+        let mut out = Vec::new();
+        for entry in self.queue.iter().filter(|entry| !entry.hidden) {
+            match entry.owed {
+                Owed::Query => {
+                    write::command_complete(&mut out, "COMMIT");
+                    write::ready_for_query(&mut out, Status::Idle);
+                }
+                Owed::Parse | Owed::ParseShared | Owed::ParseUnnamed => {
+                    write::bare(&mut out, tag::PARSE_COMPLETE);
+                }
+                Owed::Bind => write::bare(&mut out, tag::BIND_COMPLETE),
+                Owed::Execute => write::command_complete(&mut out, "COMMIT"),
+                Owed::Close | Owed::CloseUnnamed => write::bare(&mut out, tag::CLOSE_COMPLETE),
+                Owed::Sync => write::ready_for_query(&mut out, Status::Idle),
+                Owed::Made(made) => write::bare(&mut out, made),
+                Owed::Describe | Owed::Call | Owed::Prepare | Owed::Committing => return None,
+            }
+        }
+        Some(out)
+    }
+
     /// A message of the client's was sent.
     pub fn sent(&mut self, owed: Owed) {
         self.push(Entry {
@@ -277,16 +314,21 @@ impl Replies {
             })));
         }
         match (front.owed, frame) {
-            (Owed::Query | Owed::Prepare | Owed::Call | Owed::Sync, tag::READY_FOR_QUERY) => {
+            (
+                Owed::Query | Owed::Prepare | Owed::Committing | Owed::Call | Owed::Sync,
+                tag::READY_FOR_QUERY,
+            ) => {
                 self.queue.pop_front();
                 self.phase = Phase::Flowing;
                 Ok(step(Meaning::Ready))
             }
             (Owed::Call, tag::FUNCTION_CALL_RESPONSE) => Ok(step(Meaning::Result)),
-            (Owed::Query, tag::ROW_DESCRIPTION) => Ok(step(Meaning::Part)),
-            (Owed::Query | Owed::Prepare, tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE) => {
-                Ok(step(Meaning::Completed))
-            }
+            (Owed::Query | Owed::Committing, tag::ROW_DESCRIPTION) => Ok(step(Meaning::Part)),
+            (Owed::Committing, tag::DATA_ROW) => Ok(step(Meaning::Result)),
+            (
+                Owed::Query | Owed::Prepare | Owed::Committing,
+                tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE,
+            ) => Ok(step(Meaning::Completed)),
             (
                 Owed::Query | Owed::Execute,
                 tag::DATA_ROW
@@ -334,7 +376,7 @@ impl Replies {
     fn fail(&mut self, failed: Owed) -> usize {
         if matches!(
             failed,
-            Owed::Query | Owed::Prepare | Owed::Call | Owed::Sync
+            Owed::Query | Owed::Prepare | Owed::Committing | Owed::Call | Owed::Sync
         ) {
             self.phase = Phase::Flowing;
             return 0;

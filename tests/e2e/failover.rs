@@ -2,7 +2,11 @@
 
 use std::time::Duration;
 
-use crate::support::{Frame, Proxy, Raw, Stop, eventually, own_cluster, run, sqlstate};
+use crate::support::{
+    Frame, Proxy, Raw, Stop, eventually,
+    message::{bind, execute, parse, query, sync},
+    own_cluster, run, sqlstate, tags,
+};
 
 #[test]
 fn writes_not_sent_yet_wait_for_the_new_primary() {
@@ -183,4 +187,101 @@ fn a_session_is_told_what_a_primary_would_tell_across_a_promotion() {
         let newcomer = Raw::connect(proxy.port).await;
         assert_eq!(told(&newcomer.greeting, "in_hot_standby"), ["off"]);
     });
+}
+
+/// COMMITs whose answers get lost with their primary: `(how it is sent, replicated before that, what
+/// the client hears, rows that are there)`.
+#[test]
+fn the_next_primary_tells_what_became_of_a_commit() {
+    const QUERY: &[&str] = &["begin", "insert into t values (1)"];
+    type Heard = Result<&'static str, &'static str>;
+    let cases: [(&str, bool, bool, Heard, &str); 5] = [
+        ("simple", true, true, Ok("CZ"), "1"),
+        ("extended", true, true, Ok("12CZ"), "1"),
+        ("simple", true, false, Err("08007"), "0"),
+        ("simple", false, true, Err("08007"), "1"),
+        ("read", true, true, Ok("CZ"), "0"),
+    ];
+    for (form, resolves, replicated, heard, rows) in cases {
+        run(async {
+            let cluster = own_cluster(1);
+            let settings = format!("[failover]\nresolve_commits = {resolves}");
+            let proxy = Proxy::start(&cluster, &settings).await;
+            let client = proxy.connect("app", "app").await;
+            client
+                .batch_execute("create table t (a int)")
+                .await
+                .unwrap();
+            cluster.wait_for_replay(1).unwrap();
+            let mut raw = Raw::connect(proxy.port).await;
+            for sql in QUERY {
+                let sql = if form == "read" {
+                    sql.replace(
+                        "insert into t values (1)",
+                        "/* pgsplit: primary */ select 1",
+                    )
+                } else {
+                    (*sql).to_owned()
+                };
+                raw.send(&query(&sql)).await;
+                raw.until_ready(1).await;
+            }
+            // The COMMIT waits for the replica, which has it or doesn't.
+            if replicated {
+                cluster.pause_replay(1).unwrap();
+                cluster
+                    .set(0, "synchronous_commit", "remote_apply")
+                    .unwrap();
+            } else {
+                cluster.set(1, "primary_conninfo", "").unwrap();
+            }
+            cluster.set(0, "synchronous_standby_names", "*").unwrap();
+            let commit = match form {
+                "extended" => [
+                    parse("", "commit"),
+                    bind("", "", &[]),
+                    execute("", 0),
+                    sync(),
+                ]
+                .concat(),
+                _ => query("commit"),
+            };
+            raw.send(&commit).await;
+            if form != "read" {
+                eventually("the commit waits for the replica", async || {
+                    let waiting =
+                        "select count(*) from pg_stat_activity where wait_event = 'SyncRep'";
+                    cluster.psql(0, waiting).unwrap() == "1"
+                })
+                .await;
+                if replicated {
+                    let sent = "select count(*) from pg_stat_replication where flush_lsn = pg_current_wal_lsn()";
+                    cluster.wait_until(0, &format!("({sent}) = 1")).unwrap();
+                }
+            }
+            cluster.stop(0, Stop::Kill).unwrap();
+            cluster.promote(1).unwrap();
+            let frames = raw.until_ready(1).await;
+            let tags = tags(&frames);
+            match heard {
+                Ok(expected) => {
+                    assert_eq!(tags, expected, "{form} {resolves} {replicated}: {frames:?}")
+                }
+                Err(state) => {
+                    assert_eq!(tags, "EZ", "{form} {resolves} {replicated}: {frames:?}");
+                    let body = String::from_utf8_lossy(&frames[0].body).into_owned();
+                    assert!(body.contains(&format!("C{state}")), "{body}");
+                }
+            }
+            // The session goes on.
+            raw.send(&query("select count(*) from t")).await;
+            let frames = raw.until_ready(1).await;
+            let count = &frames.iter().find(|frame| frame.tag == 'D').unwrap().body;
+            assert!(
+                count.ends_with(rows.as_bytes()),
+                "{form} {resolves} {replicated}: {count:?}"
+            );
+            assert_eq!(frames.last().unwrap().body, b"I");
+        });
+    }
 }

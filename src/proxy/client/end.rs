@@ -2,7 +2,7 @@
 
 use std::task::{Context, Poll};
 
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 use super::{
     super::{
@@ -20,9 +20,10 @@ use crate::{
     metrics::RetryReason,
     pool::Lease,
     protocol::{SqlState, backend::Status, frame::Header, write},
-    routing::{Consistency, Reason},
+    routing::{Consistency, Reason, Target},
     session::{
         Change, Pin, Transaction,
+        committing::{Committing, Outcome},
         effects::server_lost,
         request::{End, Request},
     },
@@ -333,6 +334,7 @@ impl Task {
             ?lost,
             "server connection lost"
         );
+        let committed = lost.committing.and_then(|_| scratch.replies.committed());
         scratch.replies.clear();
         scratch.expected.clear();
         scratch.to_server.clear();
@@ -401,7 +403,24 @@ impl Task {
             );
         }
         let pinned = !self.session.pins.is_empty();
+        let outcome = match (lost.committing, &committed) {
+            (Some(committing), Some(_)) => self.resolve(committing).await,
+            _ => Outcome::Unknown,
+        };
+        if outcome == Outcome::Committed {
+            self.session.transaction_ended(true);
+        }
+        let rolled_back = rolled_back || outcome == Outcome::RolledBack;
         server_lost(&mut self.session);
+        if outcome == Outcome::Committed
+            && !pinned
+            && let Some(answer) = committed
+        {
+            self.session.transaction = Transaction::Idle;
+            scratch.to_client.bytes.extend_from_slice(&answer);
+            self.flush(scratch).await?;
+            return Ok(Next::Done);
+        }
         let error = lost_error(
             &lost,
             ends_transaction,
@@ -425,6 +444,32 @@ impl Task {
         self.answer_error(request, &error, scratch);
         self.flush(scratch).await?;
         Ok(Next::Done)
+    }
+
+    /// Asks the primary that there is next what became of a COMMIT whose answer is lost.
+    async fn resolve(&mut self, committing: Committing) -> Outcome {
+        let until = Instant::now() + self.proxy.settings().failover.hold;
+        loop {
+            let lend = self.proxy.lend(self.wants(Target::Primary));
+            let Ok(Ok(mut lease)) = timeout_at(until, lend).await else {
+                return Outcome::Unknown;
+            };
+            let node = lease.node();
+            match observe::outcome(&mut lease, committing).await {
+                Ok(outcome) => {
+                    lease.give_back(Instant::now());
+                    let node = self.proxy.monitor.name(node);
+                    tracing::info!(%node, ?committing, ?outcome, "outcome of a COMMIT looked up");
+                    return outcome;
+                }
+                // Of the last primary's connections.
+                Err(problem) if problem.is_loss() && Instant::now() < until => {
+                    drop(lease);
+                    self.node_failed(node, true);
+                }
+                Err(_problem) => return Outcome::Unknown,
+            }
+        }
     }
 
     pub(super) fn node_failed(&self, node: NodeId, broken: bool) {

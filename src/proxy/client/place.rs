@@ -298,7 +298,7 @@ impl Task {
         }
     }
 
-    fn wants(&self, target: Target) -> Lend<'_> {
+    pub(super) fn wants(&self, target: Target) -> Lend<'_> {
         Lend {
             tenant: &self.tenant,
             worker: self.worker,

@@ -531,6 +531,15 @@ impl Task {
                 replay.write(&mut sink, replica);
             }
         }
+        if class.kind == Kind::Commit
+            && !replica
+            && self.session.transaction.status() == Status::InTransaction
+            && !self.session.unsynced
+            && self.session.seen.has_written()
+            && self.proxy.settings().failover.resolve_commits
+        {
+            sink.committing();
+        }
         let bytes = scratch.client_in.filled();
         if request.oversize {
             return emit::oversize(bytes, &mut self.session, &mut sink);

@@ -21,6 +21,7 @@ use crate::{
     },
     session::{
         Pin as SessionPin, Session,
+        committing::Committing,
         replies::{Change, Failed, Meaning, OutOfStep},
     },
 };
@@ -116,6 +117,7 @@ impl Exchange {
             let body = bytes
                 .get(HEADER..header.len.min(bytes.len()))
                 .unwrap_or_default();
+            let tells_of_commit = scratch.replies.tells_of_commit();
             let step = match scratch.replies.received(header.tag) {
                 Ok(step) => step,
                 Err(OutOfStep { tag }) => {
@@ -135,6 +137,7 @@ impl Exchange {
                         server.backend.prepared.parsed();
                     }
                 }
+                Meaning::Result if tells_of_commit => self.committing = Committing::read(body),
                 Meaning::Result => commits = !hidden,
                 Meaning::Completed => {
                     if let Ending::Suspected(_) = self.ending {
@@ -354,6 +357,7 @@ impl Exchange {
             held: self.held,
             heard: self.heard(),
             unwanted: self.passing_on,
+            committing: self.committing,
             problem: None,
         })
     }

@@ -28,7 +28,7 @@ use crate::{
         backend::Status,
         frame::{Header, Malformed},
     },
-    session::Session,
+    session::{Session, committing::Committing},
 };
 
 /// How an exchange ended in order.
@@ -79,6 +79,8 @@ pub(super) struct Lost {
     /// Nothing of the answer was shown: the request may be run again.
     pub(super) held: bool,
     pub(super) heard: Heard,
+    /// The transaction that was about to commit, where that is asked for.
+    pub(super) committing: Option<Committing>,
     /// Bytes of a frame that the client is still sending, and that nobody wants any more.
     pub(super) unwanted: usize,
     pub(super) problem: Option<io::Error>,
@@ -183,6 +185,7 @@ pub(super) struct Exchange {
     fatal: Option<(SqlState, String)>,
     ending: Ending,
     status: Option<Status>,
+    committing: Option<Committing>,
     client_gone: bool,
     /// The client's buffer may hold frames that nobody has looked at.
     unseen: bool,
@@ -221,6 +224,7 @@ impl Exchange {
         self.fatal = None;
         self.ending = Ending::No;
         self.status = None;
+        self.committing = None;
         self.client_gone = false;
         self.unseen = false;
         self.unflushed = Unflushed::default();
@@ -378,6 +382,7 @@ impl Exchange {
             doomed,
             held: self.held,
             heard: self.heard(),
+            committing: self.committing,
             unwanted: self.passing_on,
             problem,
         })

@@ -1,7 +1,7 @@
 //! A server connection that is lost: before, in the middle of and after an answer.
 
 use super::{bed::*, message::*};
-use crate::cluster::Failure;
+use crate::{cluster::Failure, session::committing::Committing};
 
 const READ: &str = "select c from t";
 const WRITE: &str = "insert into t values (1)";
@@ -432,5 +432,67 @@ async fn a_timeout_of_the_sessions_own_ends_it_as_it_would_directly() {
         let told = client.told().await;
         assert_eq!(told.what(), ("FATAL", sqlstate), "{told:?}");
         client.gone().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_next_primary_is_asked_what_became_of_a_commit() {
+    for (status, replayed, heard) in [
+        ("committed", "true", None),
+        ("aborted", "true", Some("40001")),
+        ("in progress", "true", Some("08007")),
+        ("committed", "false", Some("08007")),
+    ] {
+        let (mut bed, mut primary) = Bed::start(&[("failover.resolve_commits", "true")]).await;
+        let mut client = bed.client().await;
+        // A transaction that has written nothing has nothing to ask for.
+        for write in [None, Some("insert into t values (1)")] {
+            client.send(&query("begin")).await;
+            client.expect_only(&[&done("BEGIN", 'T')]).await;
+            let select = "/* pgsplit: primary */ select 1";
+            client.send(&query(write.unwrap_or(select))).await;
+            primary
+                .expect_only(&[&query("begin"), &query(write.unwrap_or(select))])
+                .await;
+            let answer = [done("BEGIN", 'T'), done("INSERT 0 1", 'T')].concat();
+            primary.send(&answer).await;
+            client.expect_only(&[&done("INSERT 0 1", 'T')]).await;
+            client.send(&query("commit")).await;
+            if write.is_none() {
+                primary.expect_only(&[&query("commit")]).await;
+                primary.send(&done("COMMIT", 'I')).await;
+                client.expect_only(&[&done("COMMIT", 'I')]).await;
+            }
+        }
+        let asked = String::from_utf8_lossy(Committing::QUERY).into_owned();
+        primary
+            .expect_only(&[&query(&asked), &query("commit")])
+            .await;
+        primary
+            .send(
+                &[
+                    column(),
+                    row_of(&["751", "0/16B3748"]),
+                    done("SELECT 1", 'T'),
+                ]
+                .concat(),
+            )
+            .await;
+        client.quiet().await;
+        drop(primary);
+        let mut next = bed.server(PG1).await;
+        let question = "SELECT pg_catalog.pg_xact_status('751'::pg_catalog.xid8), \
+             (pg_catalog.pg_last_wal_replay_lsn() OPERATOR(pg_catalog.>=) \
+             '0/16B3748'::pg_catalog.pg_lsn)::pg_catalog.text";
+        next.expect_only(&[&query(question)]).await;
+        next.send(&[column(), row_of(&[status, replayed]), done("SELECT 1", 'I')].concat())
+            .await;
+        match heard {
+            None => client.expect_only(&[&done("COMMIT", 'I')]).await,
+            Some(state) => {
+                let told = client.told().await;
+                assert_eq!(told.what(), ("ERROR", state), "{told:?}");
+            }
+        }
     }
 }

@@ -150,6 +150,16 @@ pub(super) fn row_of_three(value: &str) -> Vec<u8> {
     frame(b'D', &[b"\0\x03", &length, value.as_bytes(), &[0xFF; 8]])
 }
 
+/// A row of these columns.
+pub(super) fn row_of(values: &[&str]) -> Vec<u8> {
+    let mut body = u16::try_from(values.len()).unwrap().to_be_bytes().to_vec();
+    for value in values {
+        body.extend_from_slice(&u32::try_from(value.len()).unwrap().to_be_bytes());
+        body.extend_from_slice(value.as_bytes());
+    }
+    frame(b'D', &[&body])
+}
+
 /// What answers a simple Query of one row, up to ReadyForQuery.
 pub(super) fn one_row(value: &str) -> Vec<u8> {
     [column(), row(value), complete("SELECT 1")].concat()
