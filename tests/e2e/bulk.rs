@@ -140,6 +140,22 @@ fn both_directions_flow_at_once() {
         };
         let ((), bytes) = tokio::join!(writing, reading);
         assert_eq!(bytes, 200 * 100_000);
+        // The same in one pipeline that a single Sync ends.
+        let (mut read, mut write) = split(Raw::connect(proxy.port).await);
+        let value = "w".repeat(30_000);
+        let writing = async {
+            let statement = [
+                message::parse("", "select $1::text"),
+                message::bind("", "", &[&value]),
+                message::execute("", 0),
+            ];
+            for _ in 0..1000 {
+                write(statement.concat()).await;
+            }
+            write(message::sync()).await;
+        };
+        let ((), bytes) = tokio::join!(writing, read());
+        assert_eq!(bytes, 1000 * 30_000);
         // And without reading anything before all is written, as libpq does in blocking mode, up
         // to what buffers of the kernel hold.
         let mut raw = Raw::connect(proxy.port).await;

@@ -92,6 +92,17 @@ fn django() {
     run(drive(python("django_defaults.py"), ""));
 }
 
+/// Frameworks that open a transaction around everything.
+#[test]
+fn transactions_of_frameworks_that_begin_on_replicas() {
+    run(async {
+        let optimistic = "[routing]\ntransactions = \"optimistic\"";
+        drive(python("django_defaults.py"), optimistic).await;
+        drive(python("sqlalchemy_defaults.py"), optimistic).await;
+        drive(jdbc, optimistic).await;
+    });
+}
+
 #[test]
 fn node_postgres() {
     run(drive(node, ""));

@@ -395,6 +395,52 @@ fn bytes_that_are_no_text_pass_unchanged() {
 }
 
 #[test]
+fn encodings_whose_characters_hold_backslashes_are_read_as_the_server_reads_them() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "").await;
+        for (encoding, lead) in [
+            ("SJIS", 0x95),
+            ("BIG5", 0xA5),
+            ("GBK", 0xD5),
+            ("GB18030", 0x95),
+        ] {
+            // The second byte of the character is that of a backslash.
+            let character = String::from_utf8_lossy(b"@@").into_owned();
+            let texts = [
+                "select '@@' as \"@@\", E'@@', 'x' /* @@ */",
+                "select E'@@', 1 where E'@@' = '@@' -- @@",
+                "select $1::text, E'\\\\@@', $$@@$$",
+                "select length(E'@@'), E'@@', E'@@\\\\', 2 --'",
+                // Refused in these encodings.
+                "select E'@@\\'; select 2 --'",
+            ];
+            let encoded = |message: Vec<u8>| {
+                let mut message = message;
+                while let Some(at) = message
+                    .windows(2)
+                    .position(|two| two == character.as_bytes())
+                {
+                    message[at] = lead;
+                    message[at + 1] = b'\\';
+                }
+                message
+            };
+            let mut parts = vec![(query(&format!("set client_encoding = '{encoding}'")), 1)];
+            for text in texts {
+                let parameters: &[&str] = if text.contains("$1") { &["@@"] } else { &[] };
+                parts.push((encoded(extended(text, parameters)), 1));
+                if parameters.is_empty() {
+                    parts.push((encoded(query(text)), 1));
+                }
+            }
+            let frames = same(&proxy, &parts).await;
+            let rows = frames.iter().filter(|frame| frame.tag == 'D').count();
+            assert!(rows >= 7, "{encoding}: {frames:?}");
+        }
+    });
+}
+
+#[test]
 fn cursors_in_transactions() {
     run(async {
         let proxy = Proxy::start(cluster(), "").await;

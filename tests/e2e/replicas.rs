@@ -305,3 +305,67 @@ fn what_a_replica_does_not_have_yet_is_asked_of_the_primary() {
         assert_eq!(crate::support::sqlstate(&error), "42P01");
     });
 }
+
+/// The nodes with zones: the primary and the last replica are in the other one.
+fn in_zones(cluster: &Cluster, settings: &str) -> String {
+    let nodes = cluster.nodes().iter().enumerate().map(|(index, node)| {
+        let zone = if index == 1 { "here" } else { "there" };
+        format!(
+            "[[node]]\nname = \"{}\"\nhost = \"127.0.0.1\"\nport = {}\nzone = \"{zone}\"\n",
+            node.name, node.port
+        )
+    });
+    format!(
+        "[routing]\nzone = \"here\"\n{settings}\n{}",
+        nodes.collect::<String>()
+    )
+}
+
+#[test]
+fn reads_stay_in_their_zone_while_it_has_a_replica_that_may_serve() {
+    run(async {
+        let cluster = own_cluster(2);
+        let settings = in_zones(&cluster, "max_lag = \"700ms\"");
+        let proxy = Proxy::start(&cluster, &settings).await;
+        let client = proxy.connect("app", "app").await;
+        ReadLoad::fill(&client, "load").await;
+        proxy.wait_for_table(&cluster, "load").await;
+        wait_for_reads_on(&cluster, &proxy, &[1]).await;
+        let load = ReadLoad::start(&proxy, "load");
+        load.progress(200).await;
+        // Beyond the lag limit, then gone: each time they cross over, and come back.
+        let stop = tokio_util::sync::CancellationToken::new();
+        let writer = tokio::spawn({
+            let (client, stop) = (proxy.connect("app", "app").await, stop.clone());
+            async move {
+                client
+                    .batch_execute("create table w (a int)")
+                    .await
+                    .unwrap();
+                while !stop.is_cancelled() {
+                    client
+                        .batch_execute("insert into w values (1) /* across */")
+                        .await
+                        .unwrap();
+                    tokio::time::sleep(Duration::from_millis(20)).await;
+                }
+            }
+        });
+        cluster.pause_replay(1).unwrap();
+        wait_for_reads_on(&cluster, &proxy, &[2]).await;
+        cluster.resume_replay(1).unwrap();
+        wait_for_reads_on(&cluster, &proxy, &[1]).await;
+        load.progress(200).await;
+        cluster.stop(1, Stop::Kill).unwrap();
+        wait_for_reads_on(&cluster, &proxy, &[2]).await;
+        load.progress(200).await;
+        cluster.start_node(1).unwrap();
+        wait_for_reads_on(&cluster, &proxy, &[1]).await;
+        stop.cancel();
+        writer.await.unwrap();
+        load.finish();
+        // Writes have crossed over all the time.
+        let wrote = cluster.ran_on("/* across */").unwrap();
+        assert!(wrote.iter().all(|node| *node == 0), "{wrote:?}");
+    });
+}

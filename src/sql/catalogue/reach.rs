@@ -147,6 +147,10 @@ impl<'b> Spread<'b> {
             let of_family = writes.entry(head).or_default();
             *of_family = of_family.with(changes);
         }
+        // What a function without a source text does beyond naming objects isn't told where.
+        for (id, _) in &builder.marked {
+            reads.insert(*id, Tables::ALL);
+        }
         Self {
             builder,
             families,
@@ -196,6 +200,11 @@ impl<'b> Spread<'b> {
         for (&id, object) in &builder.objects {
             for (reference, name) in &object.references {
                 self.read(id, self.referred(object, *reference, name));
+            }
+        }
+        for &(space, oid) in builder.objects.keys() {
+            if space == Space::Relation {
+                self.write(oid, self.reads((space, oid)));
             }
         }
         for &(table, function) in &builder.triggers {

@@ -110,6 +110,13 @@ fn catalogue() -> Catalogue {
     // Triggers.
     row(QueryId::Edges, &["g", "20005", "f", "30002"]);
     row(QueryId::Edges, &["g", "20012", "f", "30004"]);
+    // A function whose source is a tree, and writes.
+    row(
+        QueryId::Functions,
+        &["30007", "tree", "u", "f", "v", "sql", "true", "false", ""],
+    );
+    row(QueryId::Edges, &["f", "30007", "r", "20000"]);
+    row(QueryId::Reached, &["f", "30007", "w", "3"]);
     row(QueryId::Kin, &["i", "20007", "20008"]);
     row(QueryId::Kin, &["c", "20002", "20003"]);
     for operator in ["=", "+"] {
@@ -249,6 +256,7 @@ fn writes_concern_what_they_change() {
         ("insert into unheard_of values (1)", None),
         ("insert into log select anything()", None),
         ("insert into log select empties()", None),
+        ("insert into log select tree()", None),
         ("with x as (select 1) insert into log select 1", None),
         (
             "insert into log with x as (delete from users returning *) select * from x",
