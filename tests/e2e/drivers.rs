@@ -44,6 +44,14 @@ fn node(proxy: &Proxy) -> Command {
     command
 }
 
+fn prisma(proxy: &Proxy) -> Command {
+    let mut command = Command::new("node");
+    command
+        .arg(drivers().join("prisma/defaults.js"))
+        .arg(proxy.url());
+    command
+}
+
 fn jdbc(proxy: &Proxy) -> Command {
     let mut command = Command::new("java");
     command
@@ -111,6 +119,11 @@ fn node_postgres() {
 #[test]
 fn node_postgres_over_few_connections() {
     run(drive(node, FEW));
+}
+
+#[test]
+fn prisma_through_its_adapter() {
+    run(drive(prisma, ""));
 }
 
 #[test]
