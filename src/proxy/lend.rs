@@ -51,7 +51,7 @@ pub(super) enum Refused {
 /// A switchover is carried out or undone so long after it was ready, as a rule.
 const SETTLED: Duration = Duration::from_secs(5);
 /// Between two attempts to connect to a primary that is known but doesn't let us in.
-const AGAIN: Duration = Duration::from_millis(50);
+pub(super) const AGAIN: Duration = Duration::from_millis(50);
 
 impl Proxy {
     /// Lends a connection that is at hand, if one is. `epoch` becomes that in which its node is the

@@ -129,8 +129,8 @@ pub(super) async fn outcome(
     committing: Committing,
 ) -> Result<Outcome, Problem> {
     let answer = ask(server, &committing.question()).await?;
-    let [status, replayed, _] = answer.rows.first().ok_or(Problem::Protocol)?;
-    Ok(Committing::outcome(status.as_deref(), replayed.as_deref()))
+    let row = answer.rows.first().ok_or(Problem::Protocol)?;
+    Ok(committing.outcome(row.each_ref().map(Option::as_deref)))
 }
 
 /// Ends a batch of extended messages. As [`execute`].

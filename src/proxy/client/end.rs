@@ -2,11 +2,12 @@
 
 use std::task::{Context, Poll};
 
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
 
 use super::{
     super::{
         exchange::{Heard, Lost, Refusal, poll_send},
+        lend::AGAIN,
         observe,
         scratch::Scratch,
     },
@@ -466,6 +467,7 @@ impl Task {
                 Err(problem) if problem.is_loss() && Instant::now() < until => {
                     drop(lease);
                     self.node_failed(node, true);
+                    sleep(AGAIN).await;
                 }
                 Err(_problem) => return Outcome::Unknown,
             }

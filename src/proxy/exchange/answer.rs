@@ -149,6 +149,8 @@ impl Exchange {
                         } else {
                             b""
                         };
+                        // From here on it isn't lost as a whole.
+                        self.committing = None;
                         scratch
                             .expected
                             .completed(command, session, &mut server.backend);

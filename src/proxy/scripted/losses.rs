@@ -472,7 +472,7 @@ async fn the_next_primary_is_asked_what_became_of_a_commit() {
             .send(
                 &[
                     column(),
-                    row_of(&["751", "0/16B3748"]),
+                    row_of(&["751", "0/16B3748", "00000001"]),
                     done("SELECT 1", 'T'),
                 ]
                 .concat(),
@@ -483,10 +483,18 @@ async fn the_next_primary_is_asked_what_became_of_a_commit() {
         let mut next = bed.server(PG1).await;
         let question = "SELECT pg_catalog.pg_xact_status('751'::pg_catalog.xid8), \
              (pg_catalog.pg_last_wal_replay_lsn() OPERATOR(pg_catalog.>=) \
-             '0/16B3748'::pg_catalog.pg_lsn)::pg_catalog.text";
+             '0/16B3748'::pg_catalog.pg_lsn)::pg_catalog.text, \
+             pg_catalog.substr(pg_catalog.pg_walfile_name(pg_catalog.pg_current_wal_insert_lsn()), 1, 8)";
         next.expect_only(&[&query(question)]).await;
-        next.send(&[column(), row_of(&[status, replayed]), done("SELECT 1", 'I')].concat())
-            .await;
+        next.send(
+            &[
+                column(),
+                row_of(&[status, replayed, "00000002"]),
+                done("SELECT 1", 'I'),
+            ]
+            .concat(),
+        )
+        .await;
         match heard {
             None => client.expect_only(&[&done("COMMIT", 'I')]).await,
             Some(state) => {
