@@ -1,11 +1,12 @@
-//! A COMMIT whose answer may get lost, and how its outcome is found out
+//! A commit whose answer may get lost, and how its outcome is found out
 //! (`failover.resolve_commits`).
 //!
-//! Before the COMMIT, in the same packet, the server is asked for the transaction's id and for an
-//! LSN. If the answer to the COMMIT is lost with its primary, the next primary is asked what became
-//! of that transaction. A promoted standby gives ids anew that it hasn't seen: its word counts only
-//! if it had replayed that LSN, by which the id had been given, before it was promoted, and if it is
-//! the first to be promoted since: a second one may have replayed that LSN of another history.
+//! Before the COMMIT, or before the Sync that commits what a write of the extended protocol did, in
+//! the same packet, the server is asked for the transaction's id and for an LSN. If the answer to the
+//! commit is lost with its primary, the next primary is asked what became of that transaction. A
+//! promoted standby gives ids anew that it hasn't seen: its word counts only if it had replayed that
+//! LSN, by which the id had been given, before it was promoted, and if it is the first to be promoted
+//! since: a second one may have replayed that LSN of another history.
 
 use crate::{
     cluster::Lsn,

@@ -59,6 +59,20 @@ impl Sink<'_> {
         self.backend.unnamed = None;
     }
 
+    /// Asks the same before a Sync that ends the writing statements' own transaction. The answer is
+    /// here before the server reads that Sync.
+    fn committing_extended(&mut self) {
+        write::parse(self.out, b"", Committing::QUERY, &[0; 2]);
+        write::bind_head(self.out, b"", b"", NOTHING_BOUND.len());
+        self.out.extend_from_slice(&NOTHING_BOUND);
+        write::execute(self.out, b"");
+        write::frame(self.out, tag::FLUSH, |_| ());
+        for owed in [Owed::Parse, Owed::Bind, Owed::CommittingExecute] {
+            self.replies.sent_hidden(owed);
+        }
+        self.backend.unnamed = None;
+    }
+
     /// An unnamed statement of pgsplit's own and its execution; `types` and `values` as they stand
     /// in Parse and behind the names of Bind.
     pub fn hidden_extended(&mut self, text: &[u8], types: &[u8], values: &[u8]) {
@@ -333,7 +347,8 @@ fn simple_sent(query: bool, session: &mut Session, sink: &mut Sink<'_>) {
 }
 
 /// Writes whole extended frames. `rewritten` tells that names must be looked at
-/// ([`super::request::Request::rewritten`]), `mentions` what their texts rest on.
+/// ([`super::request::Request::rewritten`]), `mentions` what their texts rest on, `commits` that the
+/// Sync commits what they write and that its outcome may have to be found out.
 ///
 /// # Errors
 /// A frame that is no message; a scan has found them all good before.
@@ -341,6 +356,7 @@ pub fn extended(
     frames: &[u8],
     rewritten: bool,
     mentions: Mentions,
+    commits: bool,
     session: &Session,
     resolved: &mut Resolved,
     sink: &mut Sink<'_>,
@@ -358,6 +374,9 @@ pub fn extended(
             break;
         };
         at += header.len;
+        if commits && header.tag == tag::SYNC {
+            sink.committing_extended();
+        }
         if rewritten || mentions {
             let mut texts = Texts {
                 session,

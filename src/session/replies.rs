@@ -36,6 +36,8 @@ pub enum Owed {
     Prepare,
     /// A question of pgsplit's own about the transaction that is about to commit, likewise.
     Committing,
+    /// The same question's Execute.
+    CommittingExecute,
     /// A FunctionCall: up to ReadyForQuery.
     Call,
     Parse,
@@ -183,10 +185,11 @@ impl Replies {
     pub fn tells_of_commit(&self) -> bool {
         self.queue
             .front()
-            .is_some_and(|entry| entry.owed == Owed::Committing)
+            .is_some_and(|entry| matches!(entry.owed, Owed::Committing | Owed::CommittingExecute))
     }
 
-    /// What the server would have answered to what is owed of one COMMIT. `None`: it can't be told.
+    /// What the server would have answered to what is owed once a transaction has committed: of one
+    /// COMMIT, or of the Sync behind a write. `None`: it can't be told.
     #[must_use]
     pub fn committed(&self) -> Option<Vec<u8>> {
         let mut out = Vec::new();
@@ -204,7 +207,11 @@ impl Replies {
                 Owed::Close | Owed::CloseUnnamed => write::bare(&mut out, tag::CLOSE_COMPLETE),
                 Owed::Sync => write::ready_for_query(&mut out, Status::Idle),
                 Owed::Made(made) => write::bare(&mut out, made),
-                Owed::Describe | Owed::Call | Owed::Prepare | Owed::Committing => return None,
+                Owed::Describe
+                | Owed::Call
+                | Owed::Prepare
+                | Owed::Committing
+                | Owed::CommittingExecute => return None,
             }
         }
         Some(out)
@@ -324,7 +331,9 @@ impl Replies {
             }
             (Owed::Call, tag::FUNCTION_CALL_RESPONSE) => Ok(step(Meaning::Result)),
             (Owed::Query | Owed::Committing, tag::ROW_DESCRIPTION) => Ok(step(Meaning::Part)),
-            (Owed::Committing, tag::DATA_ROW) => Ok(step(Meaning::Result)),
+            (Owed::Committing | Owed::CommittingExecute, tag::DATA_ROW) => {
+                Ok(step(Meaning::Result))
+            }
             (
                 Owed::Query | Owed::Prepare | Owed::Committing,
                 tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE,
@@ -349,7 +358,7 @@ impl Replies {
                 Ok(step(Meaning::CopyIn))
             }
             (
-                Owed::Execute,
+                Owed::Execute | Owed::CommittingExecute,
                 tag::COMMAND_COMPLETE | tag::EMPTY_QUERY_RESPONSE | tag::PORTAL_SUSPENDED,
             ) => {
                 self.queue.pop_front();

@@ -78,7 +78,7 @@ impl Request {
         Self {
             end: End::Open,
             len: 0,
-            class: TOO_LONG,
+            class: Class::TOO_LONG,
             begin: None,
             query: None,
             work: Work::Runs,
@@ -206,7 +206,7 @@ pub fn scan(
                 return Ok(Scan::Request(Request {
                     len: 0,
                     oversize: true,
-                    ..simple(TOO_LONG, None)
+                    ..simple(Class::TOO_LONG, None)
                 }));
             }
             let Some(body) = bytes.get(HEADER..first.len) else {
@@ -233,7 +233,7 @@ pub fn scan(
         return Ok(Scan::Request(Request {
             end: End::Open,
             len: 0,
-            class: TOO_LONG,
+            class: Class::TOO_LONG,
             begin: None,
             query: None,
             work: Work::Runs,
@@ -306,7 +306,6 @@ fn executed(
     }
 }
 
-const TOO_LONG: Class = Class::primary(Why::TooLong, Traits::OBSERVE);
 /// Of a frame that is too long to be kept, so much is looked at: its names.
 const OVERSIZE_HEAD: usize = 8 << 10;
 

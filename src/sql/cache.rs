@@ -23,7 +23,7 @@ pub use unknown::Unknown;
 use std::time::Instant;
 
 use super::{
-    Access, Class, Lexing, Traits, Why,
+    Access, Class, Lexing, Why,
     fingerprint::{self, Buffer, Fingerprint, Form, Key},
 };
 use table::{Table, halves, whole};
@@ -165,7 +165,7 @@ impl ClassCache {
     ) -> Class {
         if text.len() > LONGEST_TEXT {
             self.stats.too_long += 1;
-            return Class::primary(Why::TooLong, Traits::OBSERVE);
+            return Class::TOO_LONG;
         }
         if generation != self.generation {
             self.flush(generation);

@@ -190,7 +190,7 @@ impl Traits {
     pub const PURE_READ: Self = Self(1 << 3);
     /// Can't run inside a transaction block, even an implicit one (VACUUM, CREATE DATABASE, …).
     pub const NO_TRANSACTION: Self = Self(1 << 4);
-    /// COPY … FROM STDIN or TO STDOUT.
+    /// COPY … FROM STDIN or TO STDOUT; or perhaps, where a text isn't read.
     pub const COPY: Self = Self(1 << 5);
     /// SQL-level PREPARE, EXECUTE, DEALLOCATE.
     pub const SQL_PREPARED: Self = Self(1 << 6);
@@ -238,7 +238,10 @@ impl Traits {
 
 impl Class {
     /// What can't be read: primary, and the backend is looked at afterwards.
-    pub const UNKNOWN: Self = Self::primary(Why::Unparsable, Traits::OBSERVE);
+    pub const UNKNOWN: Self = Self::primary(Why::Unparsable, Traits::OBSERVE.with(Traits::COPY));
+
+    /// What is longer than what is looked at: likewise.
+    pub const TOO_LONG: Self = Self::primary(Why::TooLong, Traits::OBSERVE.with(Traits::COPY));
 
     /// A single statement that belongs on the primary.
     #[must_use]

@@ -189,20 +189,24 @@ fn a_session_is_told_what_a_primary_would_tell_across_a_promotion() {
     });
 }
 
-/// COMMITs whose answers get lost with their primary: `(how it is sent, replicated before that, what
-/// the client hears, rows that are there)`.
+/// Commits whose answers get lost with their primary: `(how they are sent, whether they are resolved,
+/// replicated before that, the types of what the client hears, the error in it, rows that are there)`.
 #[test]
 fn the_next_primary_tells_what_became_of_a_commit() {
-    const QUERY: &[&str] = &["begin", "insert into t values (1)"];
-    type Heard = Result<&'static str, &'static str>;
-    let cases: [(&str, bool, bool, Heard, &str); 5] = [
-        ("simple", true, true, Ok("CZ"), "1"),
-        ("extended", true, true, Ok("12CZ"), "1"),
-        ("simple", true, false, Err("08007"), "0"),
-        ("simple", false, true, Err("08007"), "1"),
-        ("read", true, true, Ok("CZ"), "0"),
+    const INSERT: &str = "insert into t values (1)";
+    let unknown = Some("08007");
+    let cases = [
+        ("simple", true, true, "CZ", None, "1"),
+        ("extended", true, true, "12CZ", None, "1"),
+        ("simple", true, false, "EZ", unknown, "0"),
+        ("simple", false, true, "EZ", unknown, "1"),
+        ("read", true, true, "CZ", None, "0"),
+        // Without a transaction block.
+        ("alone", true, true, "12CZ", None, "1"),
+        ("alone", true, false, "12CEZ", unknown, "0"),
+        ("alone", false, true, "EZ", unknown, "1"),
     ];
-    for (form, resolves, replicated, heard, rows) in cases {
+    for (form, resolves, replicated, heard, error, rows) in cases {
         run(async {
             let cluster = own_cluster(1);
             let settings = format!("[failover]\nresolve_commits = {resolves}");
@@ -214,17 +218,16 @@ fn the_next_primary_tells_what_became_of_a_commit() {
                 .unwrap();
             cluster.wait_for_replay(1).unwrap();
             let mut raw = Raw::connect(proxy.port).await;
-            for sql in QUERY {
-                let sql = if form == "read" {
-                    sql.replace(
-                        "insert into t values (1)",
-                        "/* pgsplit: primary */ select 1",
-                    )
+            if form != "alone" {
+                let first = if form == "read" {
+                    "/* pgsplit: primary */ select 1"
                 } else {
-                    (*sql).to_owned()
+                    INSERT
                 };
-                raw.send(&query(&sql)).await;
-                raw.until_ready(1).await;
+                for sql in ["begin", first] {
+                    raw.send(&query(sql)).await;
+                    raw.until_ready(1).await;
+                }
             }
             // The COMMIT waits for the replica, which has it or doesn't.
             if replicated {
@@ -236,14 +239,11 @@ fn the_next_primary_tells_what_became_of_a_commit() {
                 cluster.set(1, "primary_conninfo", "").unwrap();
             }
             cluster.set(0, "synchronous_standby_names", "*").unwrap();
+            let extended =
+                |sql| [parse("", sql), bind("", "", &[]), execute("", 0), sync()].concat();
             let commit = match form {
-                "extended" => [
-                    parse("", "commit"),
-                    bind("", "", &[]),
-                    execute("", 0),
-                    sync(),
-                ]
-                .concat(),
+                "extended" => extended("commit"),
+                "alone" => extended(INSERT),
                 _ => query("commit"),
             };
             raw.send(&commit).await;
@@ -262,16 +262,13 @@ fn the_next_primary_tells_what_became_of_a_commit() {
             cluster.stop(0, Stop::Kill).unwrap();
             cluster.promote(1).unwrap();
             let frames = raw.until_ready(1).await;
-            let tags = tags(&frames);
-            match heard {
-                Ok(expected) => {
-                    assert_eq!(tags, expected, "{form} {resolves} {replicated}: {frames:?}")
-                }
-                Err(state) => {
-                    assert_eq!(tags, "EZ", "{form} {resolves} {replicated}: {frames:?}");
-                    let body = String::from_utf8_lossy(&frames[0].body).into_owned();
-                    assert!(body.contains(&format!("C{state}")), "{body}");
-                }
+            let case = format!("{form} {resolves} {replicated}: {frames:?}");
+            assert_eq!(tags(&frames), heard, "{case}");
+            let told = frames.iter().find(|frame| frame.tag == 'E');
+            let state = told.map(|frame| String::from_utf8_lossy(&frame.body).into_owned());
+            assert_eq!(state.is_some(), error.is_some(), "{case}");
+            if let (Some(state), Some(error)) = (state, error) {
+                assert!(state.contains(&format!("C{error}")), "{case}");
             }
             // The session goes on.
             raw.send(&query("select count(*) from t")).await;

@@ -570,15 +570,20 @@ fn lost_error(
         (None, false, Some(problem)) => problem.to_string(),
         (None, false, None) => "the server closed the connection".to_owned(),
     };
-    if in_transaction && (!commit || rolled_back) {
+    let undone = if in_transaction {
+        (!commit || rolled_back).then_some("transaction")
+    } else {
+        (!read && rolled_back).then_some("statement")
+    };
+    if let Some(what) = undone {
         return Visible::error(
             Fault::Node,
             SqlState::SERIALIZATION_FAILURE,
-            format!("the transaction was rolled back: its server connection is lost ({cause})"),
+            format!("the {what} was rolled back: its server connection is lost ({cause})"),
         )
-        .hint("run the transaction again");
+        .hint(format!("run the {what} again"));
     }
-    if read || rolled_back {
+    if read {
         return Visible::error(
             Fault::Node,
             SqlState::CONNECTION_FAILURE,

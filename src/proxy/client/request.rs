@@ -29,7 +29,7 @@ use crate::{
         emit::{self, Mentions, Sink},
         request::{End, Request, Work},
     },
-    sql::{Begin, Kind, Tables, Traits},
+    sql::{Access, Begin, Class, Kind, Tables, Traits},
 };
 
 impl Task {
@@ -531,12 +531,12 @@ impl Task {
                 replay.write(&mut sink, replica);
             }
         }
-        if class.kind == Kind::Commit
-            && !replica
+        let resolves =
+            !replica && !self.session.unsynced && self.proxy.settings().failover.resolve_commits;
+        if resolves
+            && class.kind == Kind::Commit
             && self.session.transaction.status() == Status::InTransaction
-            && !self.session.unsynced
             && self.session.seen.has_written()
-            && self.proxy.settings().failover.resolve_commits
         {
             sink.committing();
         }
@@ -566,11 +566,16 @@ impl Task {
                     .expected
                     .expect_extended(frames, &mut self.session, &mut scratch.resolved);
             }
+            let commits = resolves
+                && request.end == End::Sync
+                && matches!(self.session.transaction, Transaction::Idle)
+                && commits_by_sync(class);
             // A scan has found every frame well-formed.
             let _well_formed = emit::extended(
                 frames,
                 request.rewritten,
                 mentions,
+                commits,
                 &self.session,
                 &mut scratch.resolved,
                 &mut sink,
@@ -598,6 +603,18 @@ const UNSEEN: Traits = Traits::OBSERVE
     .with(Traits::BACKEND_STATE)
     .with(Traits::SETS_UNTOLD)
     .with(Traits::SEQUENCES);
+
+/// Statements that write, each of which another may follow before their Sync: no COPY, whose server
+/// then waits for data, and none that ends transactions itself.
+fn commits_by_sync(class: Class) -> bool {
+    matches!(class.access, Access::Primary(_))
+        && !class.traits.any(
+            Traits::PURE_READ
+                .with(Traits::COPY)
+                .with(Traits::NO_TRANSACTION)
+                .with(Traits::EFFECTS),
+        )
+}
 
 /// Which prepared statements a request rests on under the session's own names.
 fn mentions(traits: Traits, session: &Session) -> Mentions {

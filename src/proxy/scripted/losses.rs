@@ -504,3 +504,76 @@ async fn the_next_primary_is_asked_what_became_of_a_commit() {
         }
     }
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_next_primary_is_asked_what_became_of_a_write_that_its_sync_commits() {
+    let asked = String::from_utf8_lossy(Committing::QUERY).into_owned();
+    let tail = |text: &str| [parse("", text), bind("", ""), execute(""), flush(), sync()].concat();
+    let shown = [parsed(), bound(), complete("INSERT 0 1")].concat();
+    let told = [
+        parsed(),
+        bound(),
+        row_of(&["751", "0/16B3748", "00000001"]),
+        complete("SELECT 1"),
+    ]
+    .concat();
+    for (status, heard) in [
+        ("committed", None),
+        ("aborted", Some("40001")),
+        ("in progress", Some("08007")),
+    ] {
+        let (mut bed, mut primary) = Bed::start(&[("failover.resolve_commits", "true")]).await;
+        let mut client = bed.client().await;
+        // One that fails leaves out the question, and the next has its own.
+        client.send(&[extended(WRITE), sync()].concat()).await;
+        primary
+            .expect_only(&[&extended(WRITE), &tail(&asked)])
+            .await;
+        let failed = [parsed(), bound(), error("23505", "duplicate"), ready('I')].concat();
+        primary.send(&failed).await;
+        client.expect_only(&[&failed]).await;
+        client.send(&[extended(WRITE), sync()].concat()).await;
+        primary
+            .expect_only(&[&extended(WRITE), &tail(&asked)])
+            .await;
+        primary.send(&[shown.clone(), told.clone()].concat()).await;
+        client.expect_only(&[&shown]).await;
+        drop(primary);
+        let mut next = bed.server(PG1).await;
+        let question = String::from_utf8_lossy(&next.message().await).into_owned();
+        assert!(question.contains("pg_xact_status('751'"), "{question}");
+        next.send(
+            &[
+                column(),
+                row_of(&[status, "true", "00000002"]),
+                done("SELECT 1", 'I'),
+            ]
+            .concat(),
+        )
+        .await;
+        match heard {
+            None => client.expect_only(&[&ready('I')]).await,
+            Some(state) => {
+                let told = client.told().await;
+                assert_eq!(told.what(), ("ERROR", state), "{told:?}");
+            }
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn nothing_is_asked_before_a_sync_that_could_not_pass() {
+    let (mut bed, mut primary) = Bed::start(&[("failover.resolve_commits", "true")]).await;
+    let mut client = bed.client().await;
+    for text in [
+        "copy t from stdin",
+        "vacuum t",
+        "/* pgsplit: primary */ select 1",
+    ] {
+        client.send(&[extended(text), sync()].concat()).await;
+        primary.expect_only(&[&extended(text), &sync()]).await;
+        let failed = [error("42P01", "no t"), ready('I')].concat();
+        primary.send(&failed).await;
+        client.expect_only(&[&failed]).await;
+    }
+}

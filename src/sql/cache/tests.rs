@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::sql::{Kind, Tables};
+use crate::sql::{Kind, Tables, Traits};
 
 const READ: Class = Class {
     kind: Kind::Single,
@@ -103,10 +103,7 @@ fn unreadable_and_long_texts_are_never_classified() {
     let mut cache = cache();
     assert_eq!(known(&mut cache, "select 'a"), Class::UNKNOWN);
     let long = " ".repeat(LONGEST_TEXT + 1);
-    assert_eq!(
-        known(&mut cache, &long),
-        Class::primary(Why::TooLong, Traits::OBSERVE)
-    );
+    assert_eq!(known(&mut cache, &long), Class::TOO_LONG);
     cache.correct(long.as_bytes(), Lexing::default(), READ);
     cache.lean(long.as_bytes(), Lexing::default(), now());
     assert!(cache.is_empty());

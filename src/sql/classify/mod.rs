@@ -37,7 +37,7 @@ use super::{
 pub fn classify(text: &[u8], lexing: Lexing, catalogue: Option<&Catalogue>) -> Class {
     let hint = super::hint(text, lexing);
     let class = if text.len() > token::MAX_TEXT {
-        Class::primary(Why::TooLong, Traits::OBSERVE)
+        Class::TOO_LONG
     } else {
         match statements(text, lexing) {
             Some(ranges) => all(text, &ranges, lexing, catalogue),

@@ -464,7 +464,8 @@ impl Reader<'_, '_> {
         }
         let stream = |word: &str| tokens.word(next + 1, word);
         if tokens.keyword(next) == Keyword::FROM {
-            let copy = if stream("stdin") {
+            // The grammar lets either name stand for the client, whatever the direction.
+            let copy = if stream("stdin") || stream("stdout") {
                 Traits::COPY
             } else {
                 Traits::NONE

@@ -112,6 +112,7 @@ fn traits_tell_what_the_session_must_look_at() {
         ("select * into x from t", OBSERVE.with(Traits::DDL)),
         ("select * into temp x from t", OBSERVE.with(Traits::DDL)),
         ("copy t from stdin", Traits::COPY),
+        ("copy t from stdout", Traits::COPY),
         ("copy t to stdout", Traits::COPY.with(PURE)),
         ("copy (select nextval('s')) to stdout", Traits::COPY),
         ("declare c cursor for select 1", Traits::EFFECTS.with(PURE)),
