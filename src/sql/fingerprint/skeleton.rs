@@ -53,43 +53,101 @@ struct Reader<'a> {
 impl Reader<'_> {
     /// `None`: no skeleton.
     fn write(&mut self) -> Option<()> {
+        // Within a quoted name: copied as it is, so that only how many quotes there were counts.
+        let mut quoted = false;
+        // The mark of a quote just before: two in a row, one in a name or an empty name, are left to
+        // the lexer.
+        let mut last = 0;
         loop {
             let bytes = eight::load(self.text, self.at);
-            let plain = eight::plain(bytes);
+            let stops = eight::stops(bytes);
+            let quotes = eight::before(eight::double_quotes(bytes), stops);
+            if quotes & (quotes << 8 | last) != 0 {
+                return None;
+            }
+            if stops == 0 {
+                self.out.push_eight(bytes, 8);
+                self.at += 8;
+                quoted ^= eight::is_odd(quotes);
+                last = quotes >> 56;
+                continue;
+            }
+            let plain = eight::first(stops);
             self.out.push_eight(bytes, plain);
             self.at += plain;
-            if plain < 8 {
-                let byte = scan::byte(self.text, self.at);
-                if byte == 0 {
-                    return (self.at >= self.text.len()).then_some(());
-                }
-                self.look(byte)?;
+            quoted ^= eight::is_odd(quotes);
+            if quoted {
+                self.rest_of_name()?;
+                quoted = false;
+                last = eight::FIRST;
+                continue;
+            }
+            last = 0;
+            let byte = scan::byte(self.text, self.at);
+            match byte {
+                b'0'..=b'9' => self.digits()?,
+                0 => return (self.at >= self.text.len()).then_some(()),
+                _ => self.look(byte)?,
             }
         }
     }
 
-    /// Passes what begins with `byte`, which is next and isn't plain.
+    /// Passes what is left of a quoted name up to the next double quote.
     #[inline]
-    fn look(&mut self, byte: u8) -> Option<()> {
-        if byte == b'"' {
-            let end = scan::quoted_identifier(self.text, self.at + 1)?;
-            self.copy(end);
-            return Some(());
-        }
-        let flags = scan::flags(byte);
-        if flags & scan::WORD_PART != 0 {
-            if self.in_word(self.at) {
-                let end = scan::word_end(self.text, self.at);
-                self.copy(end);
+    fn rest_of_name(&mut self) -> Option<()> {
+        loop {
+            let bytes = eight::load(self.text, self.at);
+            let length = eight::find(bytes, b'"');
+            self.out.push_eight(bytes, length);
+            self.at += length;
+            if length < 8 {
+                self.out.push(b'"');
+                self.at += 1;
                 return Some(());
             }
-            return if byte == b'$' {
-                let (kind, end) = scan::dollar(self.text, self.at)?;
-                self.literal(0, kind, end)
-            } else {
-                self.number()
-            };
+            if self.at >= self.text.len() {
+                return None;
+            }
         }
+    }
+
+    /// Passes the digits that are next, and what they begin or go on with.
+    #[inline]
+    fn digits(&mut self) -> Option<()> {
+        if self.in_word(self.at) {
+            return self.rest_of_word();
+        }
+        let bytes = eight::load(self.text, self.at);
+        let length = eight::digits(bytes);
+        let next = scan::byte(self.text, self.at + length);
+        if length == 8 || next == b'.' || scan::begins_word(next) || self.before(1) == b'.' {
+            return self.number();
+        }
+        // So few fit int4.
+        self.out.push(mark::INT4);
+        self.at += length;
+        self.fresh = self.at;
+        Some(())
+    }
+
+    #[inline]
+    fn rest_of_word(&mut self) -> Option<()> {
+        let end = scan::word_end(self.text, self.at);
+        self.copy(end);
+        Some(())
+    }
+
+    /// Passes what begins with `byte`, which is next: a stop, but no digit.
+    #[inline]
+    fn look(&mut self, byte: u8) -> Option<()> {
+        if byte == b'$' {
+            if self.in_word(self.at) {
+                return self.rest_of_word();
+            }
+            let (kind, end) = scan::dollar(self.text, self.at)?;
+            return self.literal(0, kind, end);
+        }
+        let flags = scan::flags(byte);
         match byte {
             b'\'' => self.string(),
             b'-' | b'/' => self.comment(byte),

@@ -10,8 +10,15 @@ pub(in crate::sql) fn load(text: &[u8], at: usize) -> u64 {
     }
 }
 
-#[cold]
 fn load_last(text: &[u8], at: usize) -> u64 {
+    if let Some(last) = text.last_chunk() {
+        let passed = at + 8 - text.len();
+        return if passed < 8 {
+            u64::from_le_bytes(*last) >> (8 * passed)
+        } else {
+            0
+        };
+    }
     let rest = text.get(at..).unwrap_or_default();
     rest.iter()
         .rev()
@@ -32,17 +39,44 @@ pub(in crate::sql) fn word(bytes: u64) -> (u64, usize) {
     (bytes | upper >> 2, length)
 }
 
-/// How many of the bytes, from the first on, neither begin nor end a literal, a quoted name or a
-/// comment: letters, bytes from 0x80 up, spaces, and most punctuation.
+/// The high bit of each byte that may begin or end a literal or a comment: of none of the letters, the
+/// bytes from 0x80 up, the spaces, the double quotes, and most punctuation.
 #[inline]
-pub(in crate::sql) fn plain(bytes: u64) -> usize {
+pub(in crate::sql) fn stops(bytes: u64) -> u64 {
     let low = bytes & !HIGH;
     let control = !low.wrapping_add(each(0x80 - b' ')) & !bytes;
-    let quote = in_range(low, b'"', b'\'');
+    let quote = in_range(low, b'#', b'\'');
     let digit = in_range(low, b'/', b'9');
     let other = equal_low(low, b'-') | equal_low(low, b'\\');
     let brace = low.wrapping_add(each(0x80 - b'{'));
-    first((control | quote | digit | other | brace) & !bytes & HIGH)
+    (control | quote | digit | other | brace) & !bytes & HIGH
+}
+
+/// The mark of the first byte.
+pub(in crate::sql) const FIRST: u64 = 0x80;
+
+/// The high bit of each byte that is a double quote.
+#[inline]
+pub(in crate::sql) fn double_quotes(bytes: u64) -> u64 {
+    equal_low(bytes & !HIGH, b'"') & !bytes
+}
+
+/// An odd number of bytes has its high bit set in `marks`.
+#[inline]
+pub(in crate::sql) fn is_odd(marks: u64) -> bool {
+    (marks >> 7).wrapping_mul(each(1)) >> 56 & 1 != 0
+}
+
+/// `marks` before the place of the first of `ends`.
+#[inline]
+pub(in crate::sql) fn before(marks: u64, ends: u64) -> u64 {
+    marks & ends.wrapping_sub(1) & !ends
+}
+
+/// How many of the bytes, from the first on, are digits.
+#[inline]
+pub(in crate::sql) fn digits(bytes: u64) -> usize {
+    first(!(in_range(bytes & !HIGH, b'0', b'9') & !bytes) & HIGH)
 }
 
 /// How many bytes precede the first `byte`; 8 if there is none.
@@ -74,7 +108,7 @@ fn equal_low(low: u64, byte: u8) -> u64 {
 
 /// The place of the first byte whose high bit is set in `marks`.
 #[inline]
-fn first(marks: u64) -> usize {
+pub(in crate::sql) fn first(marks: u64) -> usize {
     marks.trailing_zeros() as usize / 8
 }
 
@@ -99,12 +133,36 @@ mod tests {
                     if byte != around {
                         assert_eq!(find(number, byte), place);
                     }
-                    let stops = byte < b' '
+                    let digits = if byte.is_ascii_digit() {
+                        place + 1
+                    } else {
+                        place
+                    };
+                    let mut leading = [b'7'; 8];
+                    leading[place] = byte;
+                    leading[place + 1..].fill(around);
+                    assert_eq!(super::digits(u64::from_le_bytes(leading)), digits);
+                    let mark = |is: bool| if is { 0x80 << (8 * place) } else { 0 };
+                    let stop = byte < b' '
                         || byte.is_ascii_digit()
-                        || matches!(byte, b'"'..=b'\'' | b'-' | b'/' | b'\\' | b'{'..=0x7F);
-                    assert_eq!(plain(number), if stops { place } else { 8 }, "{bytes:?}");
+                        || matches!(byte, b'#'..=b'\'' | b'-' | b'/' | b'\\' | b'{'..=0x7F);
+                    assert_eq!(stops(number), mark(stop), "{bytes:?}");
+                    assert_eq!(double_quotes(number), mark(byte == b'"'), "{bytes:?}");
                 }
             }
+        }
+    }
+
+    #[test]
+    fn marks_are_counted_up_to_a_place() {
+        for marks in 0..=255_u64 {
+            let spread = (0..8).map(|i| (marks >> i & 1) << (8 * i + 7)).sum();
+            assert_eq!(is_odd(spread), marks.count_ones() % 2 == 1, "{marks:b}");
+            for end in 0..8 {
+                let kept = before(spread, 0x80 << (8 * end));
+                assert_eq!(kept, spread & ((1 << (8 * end)) - 1), "{marks:b} {end}");
+            }
+            assert_eq!(before(spread, 0), spread);
         }
     }
 

@@ -329,7 +329,7 @@ pub(in crate::sql) fn block_comment_end(text: &[u8], mut at: usize) -> Option<us
 
 /// A word can begin with it.
 #[inline]
-fn begins_word(byte: u8) -> bool {
+pub(in crate::sql) fn begins_word(byte: u8) -> bool {
     flags(byte) & WORD != 0
 }
 
