@@ -51,7 +51,7 @@ lint:
 # Criterion benches of the pure parts; then pgsplit beside PgBouncer and beside no proxy.
 bench:
 	@tests/setup.sh bench
-	cargo bench --benches $(if $(ARGS),--bench compare -- $(ARGS))
+	cargo bench $(if $(ARGS),--bench compare -- $(ARGS),--benches)
 
 # PostgreSQL's own regression tests, directly and through pgsplit: what differs.
 regress:

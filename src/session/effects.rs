@@ -215,9 +215,18 @@ fn apply(effect: &Effect, command: &[u8], session: &mut Session, backend: &mut B
         // A COMMIT of a failed transaction is answered ROLLBACK.
         Effect::Commit { .. } => session.transaction_ended(command != b"ROLLBACK"),
         Effect::Rollback { .. } => session.transaction_ended(false),
-        Effect::Savepoint(name) => session.settings.savepoint(name),
-        Effect::RollbackTo(name) => session.settings.rollback_to(name),
-        Effect::Release(name) => session.settings.release(name),
+        Effect::Savepoint(name) => {
+            session.settings.savepoint(name);
+            session.own.savepoint(name);
+        }
+        Effect::RollbackTo(name) => {
+            session.settings.rollback_to(name);
+            session.own.rollback_to(name);
+        }
+        Effect::Release(name) => {
+            session.settings.release(name);
+            session.own.release(name);
+        }
         Effect::DiscardAll => {
             backend.reset(&session.settings);
             session.settings.discard_all();

@@ -1,7 +1,7 @@
 //! `pgsplit.*`: the session's overrides of routing, set with SET or in startup `options`.
 //!
-//! They follow transactions as settings do: SET LOCAL ends with its transaction, and a rollback takes
-//! back what was set in it. Only that of a savepoint doesn't. `min_lsn` is no override: it stays.
+//! They follow transactions as settings do: SET LOCAL ends with its transaction, and a rollback, also
+//! to a savepoint, takes back what was set in it. `min_lsn` is no override: it stays.
 
 use std::{fmt, time::Duration};
 
@@ -19,7 +19,7 @@ pub struct Own {
     pub consistency: Option<Consistency>,
     pub max_lag: Option<Box<Duration>>,
     pub transactions: Option<Transactions>,
-    /// Something was set in the open transaction.
+    /// Something was set in the open transaction, or it has a savepoint.
     open: Option<Box<Open>>,
 }
 
@@ -27,6 +27,15 @@ pub struct Own {
 #[derive(Clone, Debug, Default, PartialEq)]
 struct Open {
     rolled_back: Own,
+    committed: Own,
+    /// Oldest first: as when each was set.
+    savepoints: Vec<Savepoint>,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+struct Savepoint {
+    name: Box<str>,
+    now: Own,
     committed: Own,
 }
 
@@ -65,19 +74,57 @@ impl Own {
         scope: Scope,
         seen: &mut Causality,
     ) -> Result<(), Invalid> {
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => Box::new(Open {
-                rolled_back: self.clone(),
-                committed: self.clone(),
-            }),
-        };
+        let mut open = self.take_open();
         let set = self.set(key, value, seen);
         if set.is_ok() && scope == Scope::Session {
             open.committed.set(key, value, seen)?;
         }
         self.open = Some(open);
         set
+    }
+
+    fn take_open(&mut self) -> Box<Open> {
+        self.open.take().unwrap_or_else(|| {
+            Box::new(Open {
+                rolled_back: self.clone(),
+                committed: self.clone(),
+                savepoints: Vec::new(),
+            })
+        })
+    }
+
+    /// SAVEPOINT succeeded.
+    pub fn savepoint(&mut self, name: &str) {
+        let mut open = self.take_open();
+        open.savepoints.push(Savepoint {
+            name: name.into(),
+            now: self.clone(),
+            committed: open.committed.clone(),
+        });
+        self.open = Some(open);
+    }
+
+    /// ROLLBACK TO SAVEPOINT succeeded.
+    pub fn rollback_to(&mut self, name: &str) {
+        if let Some(mut open) = self.open.take() {
+            if let Some(at) = open.last(name) {
+                open.savepoints.truncate(at + 1);
+                if let Some(savepoint) = open.savepoints.last() {
+                    *self = savepoint.now.clone();
+                    open.committed = savepoint.committed.clone();
+                }
+            }
+            self.open = Some(open);
+        }
+    }
+
+    /// RELEASE SAVEPOINT succeeded.
+    pub fn release(&mut self, name: &str) {
+        if let Some(open) = &mut self.open
+            && let Some(at) = open.last(name)
+        {
+            open.savepoints.truncate(at);
+        }
     }
 
     /// The transaction has ended.
@@ -156,6 +203,15 @@ impl Own {
     }
 }
 
+impl Open {
+    /// The place of the newest savepoint of this name.
+    fn last(&self, name: &str) -> Option<usize> {
+        self.savepoints
+            .iter()
+            .rposition(|savepoint| *savepoint.name == *name)
+    }
+}
+
 fn duration(text: &str) -> Option<Duration> {
     let digits = text
         .find(|c: char| !c.is_ascii_digit())
@@ -226,5 +282,35 @@ mod tests {
         assert!(nothing.is_err());
         own.ended(true);
         assert_eq!(own.route, primary);
+    }
+
+    #[test]
+    fn a_rollback_to_a_savepoint_takes_back_what_was_set_behind_it() {
+        let mut seen = Causality::default();
+        let (primary, replica) = (Some(RouteOverride::Primary), Some(RouteOverride::Replica));
+        let mut own = Own::default();
+        let mut set = |own: &mut Own, value, scope| {
+            own.set_in_transaction("route", Some(value), scope, &mut seen)
+                .unwrap();
+        };
+        own.savepoint("a");
+        set(&mut own, "primary", Scope::Session);
+        own.savepoint("b");
+        set(&mut own, "replica", Scope::Local);
+        own.savepoint("b");
+        own.rollback_to("no such");
+        own.rollback_to("b");
+        assert_eq!(own.route, replica);
+        own.release("b");
+        own.rollback_to("b");
+        assert_eq!(own.route, primary);
+        // What is left at the end is what was set for the session.
+        let mut kept = own.clone();
+        kept.ended(true);
+        assert_eq!(kept.route, primary);
+        own.rollback_to("a");
+        assert_eq!(own.route, None);
+        own.ended(true);
+        assert_eq!(own.route, None);
     }
 }

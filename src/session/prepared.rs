@@ -18,6 +18,8 @@ use std::{
     },
 };
 
+use crate::protocol::startup::MAX_NAME;
+
 /// A statement that some session has prepared by name.
 #[derive(Debug)]
 pub struct Statement {
@@ -188,7 +190,7 @@ impl Names {
     /// What `name` means.
     #[must_use]
     pub fn get(&self, name: &[u8]) -> Option<&Named> {
-        self.names.get(name)
+        self.names.get(told_apart(name))
     }
 
     /// How many names.
@@ -205,13 +207,14 @@ impl Names {
 
     /// A Parse of `name`, to be confirmed or undone by its answer.
     pub fn prepare(&mut self, name: &[u8], statement: Arc<Statement>) {
+        let name = told_apart(name);
         let before = self.names.insert(name.into(), Named::Protocol(statement));
         self.journal.push((name.into(), before));
     }
 
     /// A PREPARE of `name` was carried out.
     pub fn define(&mut self, name: &[u8], named: Named) {
-        self.names.insert(name.into(), named);
+        self.names.insert(told_apart(name).into(), named);
     }
 
     /// An ErrorResponse's body with the client's name for a statement in place of the servers', if it
@@ -245,6 +248,7 @@ impl Names {
 
     /// A Close of `name`, to be confirmed or undone by its answer.
     pub fn close(&mut self, name: &[u8]) {
+        let name = told_apart(name);
         let before = self.names.remove(name);
         self.journal.push((name.into(), before));
     }
@@ -295,7 +299,7 @@ impl Names {
 
     /// DEALLOCATE of one name; whether it was known.
     pub fn remove(&mut self, name: &[u8]) -> bool {
-        self.names.remove(name).is_some()
+        self.names.remove(told_apart(name)).is_some()
     }
 }
 
@@ -387,7 +391,7 @@ impl OnServer {
         if own_id(name).is_some_and(|id| self.used.contains_key(&id) || self.unsure.contains(&id)) {
             return Presence::Other;
         }
-        match (self.named.get(name), wanted) {
+        match (self.named.get(told_apart(name)), wanted) {
             (None, _) => Presence::Absent,
             (Some(Some(there)), Some(wanted)) if there == wanted => Presence::Same,
             (Some(_), _) => Presence::Other,
@@ -396,6 +400,7 @@ impl OnServer {
 
     /// `name` is there now, meaning `named`; a name to close for it when more than `limit` would be.
     pub fn name(&mut self, name: &[u8], named: Named, limit: usize) -> Option<Box<[u8]>> {
+        let name = told_apart(name);
         let evicted = self.make_room(name, limit);
         self.named.insert(name.into(), Some(named));
         self.recently_named.push(name.into());
@@ -404,7 +409,7 @@ impl OnServer {
 
     /// `name` is to be made: a name to close for it when more than `limit` would be there.
     pub fn make_room(&mut self, name: &[u8], limit: usize) -> Option<Box<[u8]>> {
-        if self.named.len() < limit.max(1) || self.named.contains_key(name) {
+        if self.named.len() < limit.max(1) || self.named.contains_key(told_apart(name)) {
             return None;
         }
         let mut names = self.named.keys();
@@ -425,17 +430,19 @@ impl OnServer {
 
     /// `name` may be there.
     pub fn doubt(&mut self, name: &[u8]) {
+        let name = told_apart(name);
         self.named.insert(name.into(), None);
         self.recently_named.push(name.into());
     }
 
     /// A PREPARE of `name` was carried out.
     pub fn defined(&mut self, name: &[u8], named: Named) {
-        self.named.insert(name.into(), Some(named));
+        self.named.insert(told_apart(name).into(), Some(named));
     }
 
     /// `name` isn't there any more, unless its Close is skipped.
     pub fn unname(&mut self, name: &[u8]) {
+        let name = told_apart(name);
         if self.named.remove(name).is_some() {
             self.recently_named.push(name.into());
         }
@@ -506,6 +513,12 @@ impl OnServer {
             self.named.insert(name.clone(), None);
         }
     }
+}
+
+/// What servers tell a name by: its first 63 bytes, whatever the encoding (`src/backend/commands/prepare.c`
+/// keeps names in a hash table with string keys of `NAMEDATALEN`).
+fn told_apart(name: &[u8]) -> &[u8] {
+    name.get(..MAX_NAME).unwrap_or(name)
 }
 
 /// The id in a name that is, or looks like, one of pgsplit's on servers.

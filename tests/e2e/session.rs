@@ -140,6 +140,18 @@ fn pgsplits_own_settings_end_with_their_transaction() {
             client.batch_execute(end).await.unwrap();
             assert_eq!(route().await, after, "{inside}, {end}");
         }
+        for sql in [
+            "begin",
+            "set local pgsplit.route = 'replica'",
+            "savepoint s",
+            "set pgsplit.route = 'auto'",
+            "rollback to s",
+        ] {
+            client.batch_execute(sql).await.unwrap();
+        }
+        assert_eq!(route().await, "replica");
+        client.batch_execute("commit").await.unwrap();
+        assert_eq!(route().await, "primary");
     });
 }
 

@@ -24,6 +24,11 @@ fn execute(portal: &str) -> Message {
     Execute(portal.to_owned(), 0)
 }
 
+/// A name that servers don't tell from another's.
+fn long(end: &str) -> String {
+    format!("{}{end}", "long_".repeat(13))
+}
+
 fn query(sql: &str) -> Message {
     Query(sql.to_owned())
 }
@@ -173,6 +178,25 @@ pub(super) fn mended() -> Vec<(&'static str, Vec<Message>)> {
             vec![
                 parse("", "select name from pg_prepared_statements where from_sql"),
                 parse("s", "selec"),
+                Sync,
+            ],
+        ),
+        (
+            "names that differ only behind their 63rd byte were two",
+            vec![
+                parse(&long("a"), "select 1"),
+                Sync,
+                parse(&long("b"), "select 2"),
+                Sync,
+                bind("", &long("c"), &[]),
+                execute(""),
+                Sync,
+                query(&format!("execute {}", long("d"))),
+                query("select name from pg_prepared_statements"),
+                close(&long("e")),
+                parse(&long("f"), "select 3"),
+                bind("", &long("a"), &[]),
+                execute(""),
                 Sync,
             ],
         ),
