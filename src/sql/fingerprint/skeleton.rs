@@ -19,7 +19,7 @@ use crate::sql::{
 
 /// Writes the skeleton of `text` to `out`, whose contents are replaced. False: there is none.
 pub(crate) fn skeleton(text: &[u8], lexing: Lexing, out: &mut Buffer) -> bool {
-    if memchr::memchr(0, text).is_some() || (!lexing.ascii_safe_encoding && !text.is_ascii()) {
+    if !lexing.ascii_safe_encoding && !text.is_ascii() {
         return false;
     }
     out.clear_for(text.len() * 2);
@@ -98,15 +98,15 @@ impl Reader<'_> {
         loop {
             let bytes = eight::load(self.text, self.at);
             let length = eight::find(bytes, b'"');
+            if eight::find(bytes, 0) < length {
+                return None;
+            }
             self.out.push_eight(bytes, length);
             self.at += length;
             if length < 8 {
                 self.out.push(b'"');
                 self.at += 1;
                 return Some(());
-            }
-            if self.at >= self.text.len() {
-                return None;
             }
         }
     }
@@ -186,6 +186,9 @@ impl Reader<'_> {
     /// A literal that ends at `end`; `prefix` bytes of it have been copied already.
     fn literal(&mut self, prefix: usize, kind: TokenKind, end: usize) -> Option<()> {
         let bytes = self.text.get(self.at - prefix..end)?;
+        if bytes.contains(&0) {
+            return None;
+        }
         self.out.take_back(prefix);
         self.out.push(mark::of(kind, bytes));
         self.at = end;
@@ -249,6 +252,9 @@ impl Reader<'_> {
                 return Some(());
             }
         };
+        if self.text.get(body..end)?.contains(&0) {
+            return None;
+        }
         self.out.push(b' ');
         self.at = end;
         self.fresh = end;

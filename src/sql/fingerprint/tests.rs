@@ -314,7 +314,7 @@ fn skeletons_are_what_the_lexer_sees() {
 /// Pieces of text in which tokens begin, end and hide in many ways.
 fn nasty_text() -> impl Strategy<Value = Vec<u8>> {
     let piece = prop_oneof![
-        6 => proptest::sample::select(&b"'\"$-/*+\\\n\r\tueEbBxXnNU&;().,:=@_{} 0159aAzZ"[..])
+        6 => proptest::sample::select(&b"\0'\"$-/*+\\\n\r\tueEbBxXnNU&;().,:=@_{} 0159aAzZ"[..])
             .prop_map(|byte| vec![byte]),
         2 => proptest::sample::select(vec![
             "select ", " in (", "values (", "U&\"", "u&'", "e'", "$a$", "$$", "''", "--", "/*", "*/",
