@@ -70,6 +70,8 @@ pub struct CatalogueSlot {
     changes: Mutex<u64>,
     used: AtomicBool,
     wake: Notify,
+    /// See [`Catalogues::published`].
+    published: Arc<AtomicU64>,
 }
 
 /// All databases' slots.
@@ -79,10 +81,12 @@ pub(super) struct Catalogues {
     /// Held by whoever adds a slot.
     adding: Mutex<()>,
     generations: AtomicU64,
+    /// How many catalogues have been published, of any database.
+    pub(super) published: Arc<AtomicU64>,
 }
 
 impl CatalogueSlot {
-    pub(super) fn new(database: &str) -> Self {
+    pub(super) fn new(database: &str, published: &Arc<AtomicU64>) -> Self {
         Self {
             database: database.into(),
             current: ArcSwapOption::empty(),
@@ -90,6 +94,7 @@ impl CatalogueSlot {
             changes: Mutex::new(0),
             used: AtomicBool::new(true),
             wake: Notify::new(),
+            published: Arc::clone(published),
         }
     }
 
@@ -138,6 +143,8 @@ impl CatalogueSlot {
         let changes = self.changes();
         if *changes == as_of {
             self.set(Some(catalogue));
+            // Behind it: who has counted this one classifies with it or a later one.
+            self.published.fetch_add(1, Ordering::Release);
         }
     }
 
@@ -191,7 +198,7 @@ impl Monitor {
         if slots.len() >= MAX_DATABASES {
             return None;
         }
-        let slot = Arc::new(CatalogueSlot::new(database));
+        let slot = Arc::new(CatalogueSlot::new(database, &catalogues.published));
         let mut more = HashMap::clone(&slots);
         more.insert(database.into(), slot.clone());
         catalogues.slots.store(Arc::new(more));

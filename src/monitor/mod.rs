@@ -23,7 +23,7 @@ mod secrets;
 
 use std::{
     fmt,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering},
     time::Duration,
 };
 
@@ -224,6 +224,13 @@ impl Monitor {
     /// The cluster at this moment. Cheap; meant for the hot path. Not to be kept across an await.
     pub fn view(&self) -> Guard<Arc<View>> {
         self.view.load()
+    }
+
+    /// How many catalogues have been published so far, of any database: names may mean other tables
+    /// than before. Cheap.
+    #[must_use]
+    pub fn catalogues_published(&self) -> u64 {
+        self.catalogues.published.load(Ordering::Acquire)
     }
 
     /// The cluster at this moment, to be kept.

@@ -30,7 +30,7 @@ impl Monitor {
         monitor
             .change(&wanted, Cause::Configuration, &dialer)
             .unwrap();
-        let slot = Arc::new(CatalogueSlot::new(database));
+        let slot = Arc::new(CatalogueSlot::new(database, &monitor.catalogues.published));
         let slots = HashMap::from([(database.into(), slot)]);
         monitor.catalogues.slots.store(Arc::new(slots));
         monitor

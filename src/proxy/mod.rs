@@ -251,9 +251,9 @@ impl Proxy {
         }
     }
 
-    /// Something that may have written to these tables was acknowledged.
-    fn wrote(&self, epoch: u64, node: NodeId, at: StdInstant, tables: Tables) {
-        self.written().written(epoch, node, at, tables);
+    /// Something that may have written to these tables was acknowledged; see [`Causality::written`].
+    fn wrote(&self, epoch: u64, node: NodeId, at: StdInstant, tables: Tables, catalogues: u64) {
+        self.written().written(epoch, node, at, tables, catalogues);
     }
 
     fn written(&self) -> MutexGuard<'_, Causality> {

@@ -2,7 +2,9 @@
 //!
 //! A write concerns the tables that it has changed: reads of others needn't wait for a replica to
 //! replay it. Whatever may have shown what *others* have written, such as a read on the primary,
-//! concerns every table, so that nobody goes back in time from one table to the next.
+//! concerns every table, so that nobody goes back in time from one table to the next. So does what was
+//! written before the catalogue changed: its rows may be another table's now, which was renamed or was
+//! a partition.
 
 use std::time::Instant;
 
@@ -20,6 +22,8 @@ pub struct Causality {
     some: Option<Box<Written>>,
     /// Of the open transaction.
     transaction: Change,
+    /// How many catalogues had been published by the last request.
+    catalogues: u64,
 }
 
 /// Writes to some tables, all acknowledged by one node in one epoch.
@@ -71,6 +75,38 @@ const MOST: usize = 8;
 const MOST_OF_ALL: usize = 128;
 
 impl Causality {
+    /// The next request is read when so many catalogues have been published.
+    #[inline]
+    pub fn under(&mut self, catalogues: u64) {
+        if catalogues > self.catalogues {
+            self.catalogues = catalogues;
+            self.forget_names();
+        }
+    }
+
+    #[cold]
+    fn forget_names(&mut self) {
+        self.all = self.whole();
+        self.some = None;
+        let all = |tables: Tables| {
+            if tables.is_none() {
+                tables
+            } else {
+                Tables::ALL
+            }
+        };
+        self.transaction = Change {
+            wrote: all(self.transaction.wrote),
+            told: all(self.transaction.told),
+        };
+    }
+
+    /// What [`Self::under`] was told last.
+    #[must_use]
+    pub fn catalogues(&self) -> u64 {
+        self.catalogues
+    }
+
     /// The primary acknowledged something at `at`. `ends`: no transaction is open now. What one has
     /// changed is seen by others from its end on: returns what was changed by then.
     pub fn on_primary(
@@ -87,9 +123,22 @@ impl Causality {
         change.wrote
     }
 
-    /// Some session's write to `tables` was acknowledged, for what all sessions have written. These
-    /// come in any order.
-    pub fn written(&mut self, epoch: u64, node: NodeId, at: Instant, tables: Tables) {
+    /// Some session's write to `tables`, as named under so many catalogues, was acknowledged, for what
+    /// all sessions have written. These come in any order.
+    pub fn written(
+        &mut self,
+        epoch: u64,
+        node: NodeId,
+        at: Instant,
+        tables: Tables,
+        catalogues: u64,
+    ) {
+        let tables = if catalogues < self.catalogues && !tables.is_none() {
+            Tables::ALL
+        } else {
+            tables
+        };
+        self.under(catalogues);
         let latest = self
             .all
             .epoch()

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use futures_util::SinkExt as _;
 
-use crate::support::{Cluster, Proxy, own_cluster, run, unique};
+use crate::support::{Cluster, Proxy, eventually, own_cluster, run, unique};
 
 const SCHEMA: &str = "
     create table log (id serial primary key, note text);
@@ -216,6 +216,62 @@ fn a_trigger_made_meanwhile_counts_with_the_next_write() {
                 .unwrap();
             cluster.delay_replay(1, Duration::ZERO).unwrap();
             cluster.wait_for_replay(1).unwrap();
+        }
+    });
+}
+
+#[test]
+fn a_write_is_seen_in_a_table_that_another_session_has_renamed_or_detached() {
+    run(async {
+        let cluster = own_cluster(1);
+        for consistency in ["session", "global"] {
+            let settings = format!("[routing]\nmax_lag = \"1h\"\nconsistency = \"{consistency}\"");
+            let proxy = start(&cluster, &settings).await;
+            let other = proxy.connect("app", "app").await;
+            for (before, write, change, sql) in [
+                (
+                    "create table if not exists days_1 (day int); \
+                     alter table days attach partition days_1 for values from (0) to (10)",
+                    "insert into days values (1)",
+                    "alter table days detach partition days_1",
+                    "select count(*) from days_1",
+                ),
+                (
+                    "create table a (n int); create table b (n int)",
+                    "insert into a values (1)",
+                    "begin; alter table a rename to c; alter table b rename to a; \
+                     alter table c rename to b; commit",
+                    "select count(*) from b",
+                ),
+            ] {
+                let _attached_already = other.batch_execute(before).await;
+                proxy.wait_for_table(&cluster, "days_1, last").await;
+                let client = proxy.connect("app", "app").await;
+                cluster.pause_replay(1).unwrap();
+                client.batch_execute(write).await.unwrap();
+                let written = read(&cluster, &client, ACCOUNTS).await;
+                assert_eq!(written, (100, true), "{write}");
+                let mark = unique("mark");
+                cluster
+                    .psql(0, &format!("{change}; create table {mark} (n int)"))
+                    .unwrap();
+                eventually("the catalogue is loaded anew", async || {
+                    proxy
+                        .explain("app", &format!("select from {mark}"))
+                        .is_some_and(|answer| {
+                            answer["reason"] != "unknown_relation"
+                                && answer["reason"] != "no_catalogue"
+                        })
+                })
+                .await;
+                let seen = read(&cluster, &client, sql).await;
+                assert_eq!(seen, (1, false), "{consistency}: {write}");
+                cluster.resume_replay(1).unwrap();
+                other
+                    .batch_execute("truncate days_1; drop table if exists a, b")
+                    .await
+                    .unwrap();
+            }
         }
     });
 }

@@ -75,7 +75,8 @@ impl Task {
             let change = self.change(request);
             let written = self.session.seen.on_primary(epoch, node, now, change, ends);
             if !request.class.traits.has(Traits::PURE_READ) || self.session.unsynced {
-                self.proxy.wrote(epoch, node, now, written);
+                let catalogues = self.session.seen.catalogues();
+                self.proxy.wrote(epoch, node, now, written, catalogues);
                 lease.backend.writer = Some(self.session.number);
                 self.session.wrote_on = Some(lease.link.number());
                 if self.tenant.database.asks_for_sequences() {

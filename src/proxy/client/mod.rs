@@ -355,7 +355,8 @@ impl Task {
             return Ok(());
         }
         loop {
-            let found = {
+            let catalogues = self.proxy.monitor.catalogues_published();
+            let mut found = {
                 let (session, statements) = (&mut self.session, &self.proxy.statements);
                 let classifier = Classifier {
                     tenant: &self.tenant,
@@ -372,6 +373,14 @@ impl Task {
                     |text, form| classifier.classify(text, form),
                 )
             };
+            let published = self.proxy.monitor.catalogues_published();
+            self.session.seen.under(published);
+            if let Ok(Scan::Request(request)) = &mut found
+                && published != catalogues
+            {
+                // By which of them its tables were named can't be told.
+                request.class.tables = Tables::ALL;
+            }
             match found {
                 Ok(Scan::Request(request)) => {
                     if request.oversize && self.refuses_all() {

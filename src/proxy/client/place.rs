@@ -625,7 +625,9 @@ impl Task {
         MustSee {
             own: self.session.seen.concerning(tables),
             written: if self.consistency() == Consistency::Global {
-                self.proxy.written().concerning(tables)
+                let mut written = self.proxy.written();
+                written.under(self.session.seen.catalogues());
+                written.concerning(tables)
             } else {
                 Seen::default()
             },

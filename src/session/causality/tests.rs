@@ -101,6 +101,37 @@ fn a_transaction_concerns_what_it_touched_from_its_end_on() {
 }
 
 #[test]
+fn a_write_concerns_every_table_once_names_may_mean_others() {
+    let start = start();
+    let (log, other) = (table("log"), table("other"));
+    let mut session = Causality::default();
+    session.under(1);
+    session.on_primary(1, PRIMARY, at(start, 20), Change::write(log), true);
+    session.under(1);
+    assert_eq!(reads(&session, start, 10, other), CaughtUp::Yes);
+    session.under(2);
+    assert_eq!(reads(&session, start, 10, other), CaughtUp::NotYet);
+    assert_eq!(reads(&session, start, 20, other), CaughtUp::Yes);
+    // Also what a transaction has touched by then.
+    session.on_primary(1, PRIMARY, at(start, 30), Change::write(log), false);
+    session.under(3);
+    let wrote = session.on_primary(1, PRIMARY, at(start, 40), Change::default(), true);
+    assert_eq!(wrote, Tables::ALL);
+    assert_eq!(reads(&session, start, 30, other), CaughtUp::NotYet);
+    // Of all sessions' writes, those that were named earlier.
+    let mut all = Causality::default();
+    all.under(2);
+    all.written(1, PRIMARY, at(start, 20), log, 2);
+    assert_eq!(reads(&all, start, 10, other), CaughtUp::Yes);
+    all.written(1, PRIMARY, at(start, 20), log, 1);
+    assert_eq!(reads(&all, start, 10, other), CaughtUp::NotYet);
+    all.written(1, PRIMARY, at(start, 20), Tables::NONE, 1);
+    all.written(1, PRIMARY, at(start, 50), log, 3);
+    assert_eq!(reads(&all, start, 20, other), CaughtUp::Yes);
+    assert_eq!(reads(&all, start, 20, log), CaughtUp::NotYet);
+}
+
+#[test]
 fn a_replica_that_shows_a_write_takes_its_place() {
     let start = start();
     let (log, other) = (table("log"), table("other"));
@@ -179,7 +210,7 @@ proptest! {
                 open.clear();
             }
             let wrote = session.on_primary(1, PRIMARY, now, change, ends);
-            all.written(1, PRIMARY, now, wrote);
+            all.written(1, PRIMARY, now, wrote, 0);
         }
         for (number, last) in last.iter().enumerate() {
             let read = table(&format!("t{number}"));

@@ -191,7 +191,7 @@ impl Proxy {
     }
 
     /// What the admin listener says about a statement. `None`: nothing.
-    fn explain(&self, database: &str, sql: &str) -> Option<serde_json::Value> {
+    pub(crate) fn explain(&self, database: &str, sql: &str) -> Option<serde_json::Value> {
         let question = serde_json::json!({ "database": database, "sql": sql }).to_string();
         let answer = self.ask(&format!(
             "POST /api/v1/explain HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\
