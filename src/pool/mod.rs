@@ -43,6 +43,7 @@ pub use server::{Link, Server};
 use crate::{
     cluster::NodeId,
     config::settings,
+    protocol::backend,
     session::{backend::Backend, settings::Settings},
 };
 use connect::{ConnectError, Connected};
@@ -693,6 +694,16 @@ impl Lease {
         slot.share = None;
         let server = &mut slot.object;
         if server.link.is_doomed() || server.link.is_retired() || server.backend.spoiled {
+            slot.discard();
+            return;
+        }
+        if server.backend.status != backend::Status::Idle {
+            // Never, if all else is right: nobody is to pay for it but this connection.
+            tracing::error!(
+                node = ?server.node,
+                status = ?server.backend.status,
+                "a server connection came back in a transaction; it is closed"
+            );
             slot.discard();
             return;
         }

@@ -3,7 +3,10 @@ use std::{sync::atomic::AtomicUsize, time::Duration};
 use tokio::io::DuplexStream;
 
 use super::*;
-use crate::{net::Stream, protocol::startup::CancelKey};
+use crate::{
+    net::Stream,
+    protocol::{backend::Status, startup::CancelKey},
+};
 
 /// Connections to nobody, each once it is let through.
 #[derive(Clone)]
@@ -83,4 +86,21 @@ async fn whoever_connects_at_another_worker_does_not_hide_what_is_idle_there() {
     assert_eq!(pool.status().open, 2);
     drop((second, slow, waits));
     assert_eq!(pool.status().open, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_back_in_a_transaction_is_closed() {
+    let (pool, gated) = pool(2, 1);
+    gated.let_through.add_permits(2);
+    for (status, left) in [
+        (Status::Failed, 0),
+        (Status::InTransaction, 0),
+        (Status::Idle, 1),
+    ] {
+        let mut lease = pool.acquire(0).await.unwrap();
+        lease.backend.status = status;
+        lease.give_back(Instant::now());
+        assert_eq!(pool.status().open, left, "{status:?}");
+        gated.let_through.add_permits(1);
+    }
 }

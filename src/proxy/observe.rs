@@ -380,7 +380,9 @@ async fn exchange(server: &mut Server, out: &[u8]) -> Result<Answer, Problem> {
                 }
             }
             tag::READY_FOR_QUERY => {
-                ready = Some(Status::read(body).map_err(|_malformed| Problem::Protocol)?);
+                let status = Status::read(body).map_err(|_malformed| Problem::Protocol)?;
+                server.backend.status = status;
+                ready = Some(status);
             }
             _ => {}
         }

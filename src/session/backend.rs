@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::{Stamp, prepared::OnServer, settings::Settings};
+use crate::protocol::backend::Status;
 
 /// The state of one server connection, as pgsplit has made it.
 #[derive(Debug)]
@@ -17,6 +18,8 @@ pub struct Backend {
     pub tainted: bool,
     /// It isn't to be lent again.
     pub spoiled: bool,
+    /// As its last ReadyForQuery said.
+    pub status: Status,
     /// The session that wrote there last: what `currval` and `lastval` tell is its own.
     pub writer: Option<u32>,
 }
@@ -31,6 +34,7 @@ impl Backend {
             unnamed: None,
             tainted: false,
             spoiled: false,
+            status: Status::Idle,
             writer: None,
         }
     }

@@ -279,13 +279,11 @@ impl Task {
         scratch: &mut Scratch,
     ) {
         self.entry.pauses();
-        let clean = match status {
-            Some(Status::Idle) => true,
-            Some(Status::InTransaction | Status::Failed) => {
-                observe::execute(&mut lease, "ROLLBACK").await.is_ok()
-            }
-            None => observe::sync(&mut lease).await.is_ok(),
-        };
+        // Without a Sync the server may have one to come before it says where it stands.
+        let mut clean = status.is_some() || observe::sync(&mut lease).await.is_ok();
+        if clean && lease.backend.status != Status::Idle {
+            clean = observe::execute(&mut lease, "ROLLBACK").await.is_ok();
+        }
         if clean && self.entry.cancels_arrive().await {
             lease.give_back(Instant::now());
         }

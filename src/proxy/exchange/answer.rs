@@ -171,6 +171,7 @@ impl Exchange {
                     let Ok(status) = Status::read(body) else {
                         return Err(self.out_of_step("unknown transaction status"));
                     };
+                    server.backend.status = status;
                     if !step.hidden {
                         self.status = Some(status);
                         server.backend.prepared.settled();

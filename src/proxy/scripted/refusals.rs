@@ -186,3 +186,36 @@ async fn a_refused_first_statement_takes_its_transaction_to_the_primary() {
         .await;
     client.expect_only(&[&done("BEGIN", 'T'), &answer]).await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_replica_that_refuses_before_a_sync_is_left_outside_of_a_transaction() {
+    let (mut bed, mut primary) = Bed::start(&[]).await;
+    let mut client = bed.client().await;
+    client.send(&query("begin read only")).await;
+    client.expect_only(&[&done("BEGIN", 'T')]).await;
+    client.send(&query(READ)).await;
+    let mut replica = bed.server(PG2).await;
+    let begin = query("begin read only");
+    replica.expect_only(&[&begin, &query(READ)]).await;
+    let answer = [one_row("x"), ready('T')].concat();
+    replica
+        .send(&[done("BEGIN", 'T'), answer.clone()].concat())
+        .await;
+    client.expect_only(&[&answer]).await;
+    let described = [parse("", READ), describe_statement(""), flush()].concat();
+    client.send(&described).await;
+    // One more, for the case that what comes behind it is none.
+    replica.expect_only(&[&described, &flush()]).await;
+    replica.send(&error("42703", "no column \"c\"")).await;
+    replica.expect_only(&[&sync()]).await;
+    replica.send(&ready('E')).await;
+    replica.expect_only(&[&query("ROLLBACK")]).await;
+    replica.send(&done("ROLLBACK", 'I')).await;
+    primary.expect_only(&[&begin, &described, &flush()]).await;
+    primary
+        .send(&[done("BEGIN", 'T'), parsed(), no_parameters(), column()].concat())
+        .await;
+    client
+        .expect_only(&[&parsed(), &no_parameters(), &column()])
+        .await;
+}

@@ -182,6 +182,21 @@ pub(super) fn mended() -> Vec<(&'static str, Vec<Message>)> {
             ],
         ),
         (
+            "a replica that refused before a Sync was left in a failed transaction, for the next one",
+            vec![
+                query("begin read only"),
+                query("select 1"),
+                parse("", "select * from nowhere"),
+                Flush,
+                Wait,
+                Sync,
+                query("rollback"),
+                query("select count(*) from t"),
+                query("select 2"),
+                query("select 3"),
+            ],
+        ),
+        (
             "names that differ only behind their 63rd byte were two",
             vec![
                 parse(&long("a"), "select 1"),
