@@ -106,6 +106,8 @@ pub struct Failed {
     pub undone: usize,
     /// It answers a Parse of the client's unnamed statement, of which there is none now.
     pub unnamed: bool,
+    /// A Parse or Close of the unnamed statement wasn't carried out: which is there can't be told.
+    pub unnamed_untold: bool,
     /// It answers a Bind or Describe, which went with the servers' name for a statement.
     pub renamed: bool,
     /// It answers what was to make a statement of the session's known to the connection.
@@ -313,9 +315,11 @@ impl Replies {
             let unnamed = front.owed == Owed::ParseUnnamed;
             let prepares = front.hidden
                 && matches!(front.owed, Owed::Parse | Owed::ParseShared | Owed::Prepare);
+            let (undone, unnamed_untold) = self.fail(front.owed);
             return Ok(step(Meaning::Error(Failed {
-                undone: self.fail(front.owed),
+                undone,
                 unnamed,
+                unnamed_untold,
                 renamed: matches!(front.owed, Owed::Bind | Owed::Describe),
                 prepares,
             })));
@@ -381,26 +385,33 @@ impl Replies {
         }
     }
 
-    /// Drops what an error makes void; how many journaled entries were among it.
-    fn fail(&mut self, failed: Owed) -> usize {
+    /// Drops what an error makes void; how many journaled entries were among it, and whether one was
+    /// about the unnamed statement.
+    fn fail(&mut self, failed: Owed) -> (usize, bool) {
         if matches!(
             failed,
             Owed::Query | Owed::Prepare | Owed::Committing | Owed::Call | Owed::Sync
         ) {
             self.phase = Phase::Flowing;
-            return 0;
+            return (0, false);
         }
-        let mut undone = 0;
+        let (mut undone, mut unnamed) = (0, false);
         self.phase = Phase::Flowing;
         while let Some(entry) = self.queue.front() {
             if entry.owed == Owed::Sync {
-                return undone;
+                return (undone, unnamed);
             }
             undone += usize::from(entry.journaled);
+            unnamed |= match entry.owed {
+                Owed::ParseUnnamed | Owed::CloseUnnamed => true,
+                // Of pgsplit's own, perhaps in the client's place.
+                Owed::Parse | Owed::Close | Owed::Execute | Owed::CommittingExecute => entry.hidden,
+                _ => false,
+            };
             self.queue.pop_front();
         }
         self.phase = Phase::Skipping;
-        undone
+        (undone, unnamed)
     }
 }
 
@@ -457,6 +468,37 @@ mod tests {
     }
 
     #[test]
+    fn an_error_tells_whether_the_unnamed_statement_is_known() {
+        for (sent, answered, untold) in [
+            (
+                &[Owed::ParseUnnamed, Owed::Bind, Owed::Execute][..],
+                &b"12"[..],
+                false,
+            ),
+            (&[Owed::ParseUnnamed, Owed::Bind], b"", true),
+            (&[Owed::Execute, Owed::CloseUnnamed], b"", true),
+            (&[Owed::Execute, Owed::ParseShared, Owed::Bind], b"", false),
+            (&[Owed::Query, Owed::ParseUnnamed], b"", false),
+        ] {
+            let mut replies = Replies::default();
+            sent.iter().for_each(|owed| replies.sent(*owed));
+            replies.sent(Owed::Sync);
+            for frame in answered {
+                let _answered = replies.received(*frame).unwrap();
+            }
+            let Meaning::Error(failed) = replies.received(b'E').unwrap().meaning else {
+                panic!("{sent:?}");
+            };
+            assert_eq!(failed.unnamed_untold, untold, "{sent:?}");
+        }
+        let mut replies = Replies::default();
+        replies.sent(Owed::Bind);
+        replies.sent_hidden(Owed::Parse);
+        let step = replies.received(b'E').unwrap();
+        assert!(matches!(step.meaning, Meaning::Error(failed) if failed.unnamed_untold));
+    }
+
+    #[test]
     fn after_an_error_before_a_sync_nothing_is_owed_until_it_is_sent() {
         let mut replies = Replies::default();
         replies.sent_journaled(Owed::ParseShared);
@@ -465,6 +507,7 @@ mod tests {
             Meaning::Error(Failed {
                 undone: 1,
                 unnamed: false,
+                unnamed_untold: false,
                 renamed: false,
                 prepares: false
             })

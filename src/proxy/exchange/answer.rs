@@ -232,8 +232,9 @@ impl Exchange {
             scratch.expected.failed();
         }
         server.backend.prepared.failed();
-        // Whose unnamed statement is there now depends on what was skipped.
-        server.backend.unnamed = None;
+        if failed.unnamed_untold || self.refused.is_some() {
+            server.backend.unnamed = None;
+        }
         let error = ErrorView::read(body).unwrap_or(ErrorView {
             sqlstate: SqlState::INTERNAL_ERROR,
             fatal: false,

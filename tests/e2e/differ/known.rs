@@ -197,6 +197,19 @@ pub(super) fn mended() -> Vec<(&'static str, Vec<Message>)> {
             ],
         ),
         (
+            "an unnamed statement that an error left in place was parsed again in a failed transaction",
+            vec![
+                query("begin"),
+                parse("", "copy nowhere from stdin"),
+                execute("none"),
+                Sync,
+                describe(""),
+                Sync,
+                bind("", "", &["1"]),
+                Sync,
+            ],
+        ),
+        (
             "names that differ only behind their 63rd byte were two",
             vec![
                 parse(&long("a"), "select 1"),
