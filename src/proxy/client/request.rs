@@ -570,6 +570,7 @@ impl Task {
                 && request.end == End::Sync
                 && matches!(self.session.transaction, Transaction::Idle)
                 && commits_by_sync(class);
+            let unnamed = sink.backend.unnamed;
             // A scan has found every frame well-formed.
             let _well_formed = emit::extended(
                 frames,
@@ -587,7 +588,7 @@ impl Task {
             if skipping {
                 // The server passes over all this, up to a Sync.
                 sink.backend.prepared.failed();
-                sink.backend.unnamed = None;
+                sink.backend.unnamed = unnamed;
                 self.session.undo();
             }
         }

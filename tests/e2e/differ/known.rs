@@ -202,6 +202,8 @@ pub(super) fn mended() -> Vec<(&'static str, Vec<Message>)> {
                 query("begin"),
                 parse("", "copy nowhere from stdin"),
                 execute("none"),
+                Flush,
+                parse("", "select 1"),
                 Sync,
                 describe(""),
                 Sync,
