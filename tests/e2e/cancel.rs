@@ -243,13 +243,17 @@ fn timeouts_are_told_in_the_servers_words() {
             ),
         ];
         if newest {
-            scripts.push((
-                vec![
-                    "set transaction_timeout = '50ms'".to_owned(),
-                    format!("begin; insert into {table} values (1)"),
-                ],
-                true,
-            ));
+            for last in [
+                format!("begin; insert into {table} values (1)"),
+                format!("begin; insert into {table} select 1 from pg_sleep(60)"),
+                "begin read only; select pg_sleep(60)".to_owned(),
+                format!("insert into {table} select 1 from pg_sleep(60)"),
+            ] {
+                scripts.push((
+                    vec!["set transaction_timeout = '50ms'".to_owned(), last],
+                    true,
+                ));
+            }
         }
         let blocker = proxy.connect("app", "app").await;
         blocker
@@ -264,8 +268,12 @@ fn timeouts_are_told_in_the_servers_words() {
             for port in [cluster.nodes()[0].port, proxy.port] {
                 let mut raw = Raw::connect(port).await;
                 let mut answer = Vec::new();
-                for sql in &script {
-                    answer.extend(raw.query(sql).await);
+                for (i, sql) in script.iter().enumerate() {
+                    if ends && i == script.len() - 1 {
+                        raw.send(&message::query(sql)).await;
+                    } else {
+                        answer.extend(raw.query(sql).await);
+                    }
                 }
                 while ends && let Some(frame) = raw.next().await {
                     answer.push(frame);

@@ -348,8 +348,14 @@ impl Task {
                 b"57P01" | b"57P03" | b"57P05" | b"25P03" | b"25P04"
             )
         });
+        // A timeout of the session's own.
+        let decided = lost
+            .said
+            .as_ref()
+            .is_some_and(|(state, _)| ends_the_session(*state));
         let moves = replica && self.session.transaction.visiting().is_some();
         let again = lost.held
+            && !decided
             && (!was_open || moves)
             && !self.session.unsynced
             && self.session.pins.is_empty()
@@ -377,6 +383,10 @@ impl Task {
                 self.flush(scratch).await?;
                 return Err(Gone::Told);
             }
+        }
+        if decided && let Some((sqlstate, message)) = lost.said {
+            let error = Visible::fatal(Fault::Client, sqlstate, message);
+            return Err(self.farewell(&error, scratch).await);
         }
         self.discard_unwanted(lost.unwanted, scratch).await?;
         // What is kept isn't tried again.
@@ -556,6 +566,12 @@ impl Task {
 }
 
 /// What the client hears of a lost server connection.
+/// The server ended the connection for how long the session's own transaction took, or was idle: its
+/// words are for the client, whose connection ends likewise.
+pub(super) fn ends_the_session(sqlstate: SqlState) -> bool {
+    matches!(&sqlstate.0, b"25P03" | b"25P04")
+}
+
 fn lost_error(
     lost: &Lost,
     in_transaction: bool,

@@ -281,11 +281,10 @@ impl Task {
                 let node = lease.node();
                 drop(lease);
                 self.node_failed(node, said.is_none());
-                // An end that the server itself has decided on (a timeout of the session's) is told
-                // as it said it.
-                let decided = said
-                    .as_ref()
-                    .is_some_and(|(state, _)| matches!(&state.0, b"25P03" | b"25P04" | b"57P05"));
+                // So is that of a session which does nothing, and keeps a connection (57P05).
+                let decided = said.as_ref().is_some_and(|(state, _)| {
+                    end::ends_the_session(*state) || &state.0 == b"57P05"
+                });
                 let moves = !decided && !pinned && !self.session.unsynced;
                 if moves && self.move_transaction() {
                     scratch.give_back();

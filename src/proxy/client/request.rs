@@ -531,12 +531,13 @@ impl Task {
                 replay.write(&mut sink, replica);
             }
         }
-        let resolves =
-            !replica && !self.session.unsynced && self.proxy.settings().failover.resolve_commits;
+        // The settings last: few requests need to look at them.
+        let resolves = !replica && !self.session.unsynced;
         if resolves
             && class.kind == Kind::Commit
             && self.session.transaction.status() == Status::InTransaction
             && self.session.seen.has_written()
+            && self.proxy.settings().failover.resolve_commits
         {
             sink.committing();
         }
@@ -569,7 +570,8 @@ impl Task {
             let commits = resolves
                 && request.end == End::Sync
                 && matches!(self.session.transaction, Transaction::Idle)
-                && commits_by_sync(class);
+                && commits_by_sync(class)
+                && self.proxy.settings().failover.resolve_commits;
             let unnamed = sink.backend.unnamed;
             // A scan has found every frame well-formed.
             let _well_formed = emit::extended(

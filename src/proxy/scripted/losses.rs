@@ -433,6 +433,23 @@ async fn a_timeout_of_the_sessions_own_ends_it_as_it_would_directly() {
         assert_eq!(told.what(), ("FATAL", sqlstate), "{told:?}");
         client.gone().await;
     }
+    // Also while something runs, with or without a transaction block; it isn't run again.
+    for (sqlstate, block) in [("25P03", true), ("25P04", true), ("25P04", false)] {
+        let (mut bed, mut primary) = Bed::start(&[]).await;
+        let mut client = if block {
+            in_transaction(&mut bed, &mut primary).await
+        } else {
+            bed.client().await
+        };
+        client.send(&query(WRITE)).await;
+        primary.expect_only(&[&query(WRITE)]).await;
+        primary.send(&fatal(sqlstate, "timeout")).await;
+        drop(primary);
+        let told = client.told().await;
+        assert_eq!(told.what(), ("FATAL", sqlstate), "{told:?}");
+        client.gone().await;
+        bed.not_dialled(PG1).await;
+    }
 }
 
 #[tokio::test(start_paused = true)]
