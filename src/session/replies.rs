@@ -100,6 +100,7 @@ pub enum Meaning {
 }
 
 /// What an error makes void.
+#[expect(clippy::struct_excessive_bools, reason = "independent of each other")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed {
     /// So many journaled entries won't be carried out.
