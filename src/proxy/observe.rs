@@ -133,8 +133,19 @@ pub(super) async fn outcome(
     Ok(committing.outcome(row.each_ref().map(Option::as_deref)))
 }
 
-/// Ends a batch of extended messages. As [`execute`].
-pub(super) async fn sync(server: &mut Server) -> Result<(), Problem> {
+/// Ends what a session has begun there, so that the connection can be given back: a batch of
+/// extended messages that is `unsynced`, then the transaction. As [`execute`].
+pub(super) async fn leave(server: &mut Server, unsynced: bool) -> Result<(), Problem> {
+    if unsynced {
+        sync(server).await?;
+    }
+    if server.backend.status != Status::Idle {
+        execute(server, "ROLLBACK").await?;
+    }
+    Ok(())
+}
+
+async fn sync(server: &mut Server) -> Result<(), Problem> {
     let mut out = Vec::new();
     write::sync(&mut out);
     let deadline = Instant::now() + PATIENCE;

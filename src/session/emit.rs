@@ -62,26 +62,29 @@ impl Sink<'_> {
     /// Asks the same before a Sync that ends the writing statements' own transaction. The answer is
     /// here before the server reads that Sync.
     fn committing_extended(&mut self) {
-        write::parse(self.out, b"", Committing::QUERY, &[0; 2]);
-        write::bind_head(self.out, b"", b"", NOTHING_BOUND.len());
-        self.out.extend_from_slice(&NOTHING_BOUND);
-        write::execute(self.out, b"");
+        self.hidden_unnamed(
+            Committing::QUERY,
+            &[0; 2],
+            &NOTHING_BOUND,
+            Owed::CommittingExecute,
+        );
         write::frame(self.out, tag::FLUSH, |_| ());
-        for owed in [Owed::Parse, Owed::Bind, Owed::CommittingExecute] {
-            self.replies.sent_hidden(owed);
-        }
-        self.backend.unnamed = None;
     }
 
     /// An unnamed statement of pgsplit's own and its execution; `types` and `values` as they stand
     /// in Parse and behind the names of Bind.
     pub fn hidden_extended(&mut self, text: &[u8], types: &[u8], values: &[u8]) {
+        self.hidden_unnamed(text, types, values, Owed::Execute);
+        write::sync(self.out);
+        self.replies.sent_hidden(Owed::Sync);
+    }
+
+    fn hidden_unnamed(&mut self, text: &[u8], types: &[u8], values: &[u8], execute: Owed) {
         write::parse(self.out, b"", text, types);
         write::bind_head(self.out, b"", b"", values.len());
         self.out.extend_from_slice(values);
         write::execute(self.out, b"");
-        write::sync(self.out);
-        for owed in [Owed::Parse, Owed::Bind, Owed::Execute, Owed::Sync] {
+        for owed in [Owed::Parse, Owed::Bind, execute] {
             self.replies.sent_hidden(owed);
         }
         self.backend.unnamed = None;

@@ -16,6 +16,7 @@ pub mod prepared;
 pub mod replay;
 pub mod replies;
 pub mod request;
+mod savepoints;
 pub mod settings;
 pub mod transaction;
 pub mod unnamed;

@@ -8,7 +8,7 @@ use std::{fmt, time::Duration};
 use crate::{
     cluster::Lsn,
     routing::{Consistency, RouteOverride, Transactions},
-    session::Causality,
+    session::{Causality, savepoints::Savepoints},
     sql::Scope,
 };
 
@@ -28,15 +28,8 @@ pub struct Own {
 struct Open {
     rolled_back: Own,
     committed: Own,
-    /// Oldest first: as when each was set.
-    savepoints: Vec<Savepoint>,
-}
-
-#[derive(Clone, Debug, PartialEq)]
-struct Savepoint {
-    name: Box<str>,
-    now: Own,
-    committed: Own,
+    /// What they were then, and what was `committed`.
+    savepoints: Savepoints<(Own, Own)>,
 }
 
 /// A `pgsplit.*` key or value that isn't one.
@@ -88,7 +81,7 @@ impl Own {
             Box::new(Open {
                 rolled_back: self.clone(),
                 committed: self.clone(),
-                savepoints: Vec::new(),
+                savepoints: Savepoints::default(),
             })
         })
     }
@@ -96,23 +89,17 @@ impl Own {
     /// SAVEPOINT succeeded.
     pub fn savepoint(&mut self, name: &str) {
         let mut open = self.take_open();
-        open.savepoints.push(Savepoint {
-            name: name.into(),
-            now: self.clone(),
-            committed: open.committed.clone(),
-        });
+        let then = (self.clone(), open.committed.clone());
+        open.savepoints.set(name, then);
         self.open = Some(open);
     }
 
     /// ROLLBACK TO SAVEPOINT succeeded.
     pub fn rollback_to(&mut self, name: &str) {
         if let Some(mut open) = self.open.take() {
-            if let Some(at) = open.last(name) {
-                open.savepoints.truncate(at + 1);
-                if let Some(savepoint) = open.savepoints.last() {
-                    *self = savepoint.now.clone();
-                    open.committed = savepoint.committed.clone();
-                }
+            if let Some((now, committed)) = open.savepoints.rollback_to(name) {
+                *self = now.clone();
+                open.committed = committed.clone();
             }
             self.open = Some(open);
         }
@@ -120,10 +107,8 @@ impl Own {
 
     /// RELEASE SAVEPOINT succeeded.
     pub fn release(&mut self, name: &str) {
-        if let Some(open) = &mut self.open
-            && let Some(at) = open.last(name)
-        {
-            open.savepoints.truncate(at);
+        if let Some(open) = &mut self.open {
+            open.savepoints.release(name);
         }
     }
 
@@ -200,15 +185,6 @@ impl Own {
             other => return Err(Invalid::Key(other.to_owned())),
         }
         Ok(())
-    }
-}
-
-impl Open {
-    /// The place of the newest savepoint of this name.
-    fn last(&self, name: &str) -> Option<usize> {
-        self.savepoints
-            .iter()
-            .rposition(|savepoint| *savepoint.name == *name)
     }
 }
 

@@ -100,19 +100,26 @@ pub enum Meaning {
 }
 
 /// What an error makes void.
-#[expect(clippy::struct_excessive_bools, reason = "independent of each other")]
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Failed {
     /// So many journaled entries won't be carried out.
     pub undone: usize,
-    /// It answers a Parse of the client's unnamed statement, of which there is none now.
-    pub unnamed: bool,
-    /// A Parse or Close of the unnamed statement wasn't carried out: which is there can't be told.
-    pub unnamed_untold: bool,
+    pub unnamed: Unnamed,
     /// It answers a Bind or Describe, which went with the servers' name for a statement.
     pub renamed: bool,
     /// It answers what was to make a statement of the session's known to the connection.
     pub prepares: bool,
+}
+
+/// Which unnamed statement an error leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unnamed {
+    /// The one that was sent last.
+    Sent,
+    /// A Parse or Close of it wasn't carried out: it can't be told.
+    Untold,
+    /// None: the error answers a Parse of the client's.
+    Gone,
 }
 
 /// A change of the session's prepared statements, to be confirmed by its answer.
@@ -313,14 +320,17 @@ impl Replies {
             shared: false,
         };
         if frame == tag::ERROR_RESPONSE {
-            let unnamed = front.owed == Owed::ParseUnnamed;
             let prepares = front.hidden
                 && matches!(front.owed, Owed::Parse | Owed::ParseShared | Owed::Prepare);
-            let (undone, unnamed_untold) = self.fail(front.owed);
+            let (undone, untold) = self.fail(front.owed);
+            let unnamed = match (front.owed, untold) {
+                (Owed::ParseUnnamed, _) => Unnamed::Gone,
+                (_, true) => Unnamed::Untold,
+                (_, false) => Unnamed::Sent,
+            };
             return Ok(step(Meaning::Error(Failed {
                 undone,
                 unnamed,
-                unnamed_untold,
                 renamed: matches!(front.owed, Owed::Bind | Owed::Describe),
                 prepares,
             })));
@@ -406,7 +416,7 @@ impl Replies {
             unnamed |= match entry.owed {
                 Owed::ParseUnnamed | Owed::CloseUnnamed => true,
                 // Of pgsplit's own, perhaps in the client's place.
-                Owed::Parse | Owed::Close | Owed::Execute | Owed::CommittingExecute => entry.hidden,
+                Owed::Parse | Owed::Close => entry.hidden,
                 _ => false,
             };
             self.queue.pop_front();
@@ -470,16 +480,17 @@ mod tests {
 
     #[test]
     fn an_error_tells_whether_the_unnamed_statement_is_known() {
-        for (sent, answered, untold) in [
+        use Unnamed::{Gone, Sent, Untold};
+        for (sent, answered, unnamed) in [
             (
                 &[Owed::ParseUnnamed, Owed::Bind, Owed::Execute][..],
                 &b"12"[..],
-                false,
+                Sent,
             ),
-            (&[Owed::ParseUnnamed, Owed::Bind], b"", true),
-            (&[Owed::Execute, Owed::CloseUnnamed], b"", true),
-            (&[Owed::Execute, Owed::ParseShared, Owed::Bind], b"", false),
-            (&[Owed::Query, Owed::ParseUnnamed], b"", false),
+            (&[Owed::ParseUnnamed, Owed::Bind], b"", Gone),
+            (&[Owed::Execute, Owed::CloseUnnamed], b"", Untold),
+            (&[Owed::Execute, Owed::ParseShared, Owed::Bind], b"", Sent),
+            (&[Owed::Query, Owed::ParseUnnamed], b"", Sent),
         ] {
             let mut replies = Replies::default();
             sent.iter().for_each(|owed| replies.sent(*owed));
@@ -490,13 +501,13 @@ mod tests {
             let Meaning::Error(failed) = replies.received(b'E').unwrap().meaning else {
                 panic!("{sent:?}");
             };
-            assert_eq!(failed.unnamed_untold, untold, "{sent:?}");
+            assert_eq!(failed.unnamed, unnamed, "{sent:?}");
         }
         let mut replies = Replies::default();
         replies.sent(Owed::Bind);
         replies.sent_hidden(Owed::Parse);
         let step = replies.received(b'E').unwrap();
-        assert!(matches!(step.meaning, Meaning::Error(failed) if failed.unnamed_untold));
+        assert!(matches!(step.meaning, Meaning::Error(failed) if failed.unnamed == Untold));
     }
 
     #[test]
@@ -507,8 +518,7 @@ mod tests {
             replies.received(b'E').unwrap().meaning,
             Meaning::Error(Failed {
                 undone: 1,
-                unnamed: false,
-                unnamed_untold: false,
+                unnamed: Unnamed::Sent,
                 renamed: false,
                 prepares: false
             })

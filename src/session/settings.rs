@@ -7,6 +7,7 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use super::datestyle::DateStyle;
+use super::savepoints::Savepoints;
 use crate::sql::{Scope, SettingValue};
 
 /// How a value is set.
@@ -324,7 +325,7 @@ struct Open {
     /// As before the transaction.
     before: Arc<Settings>,
     /// As when each savepoint was set.
-    savepoints: Vec<(Box<str>, Arc<Settings>)>,
+    savepoints: Savepoints<Arc<Settings>>,
 }
 
 impl Tracker {
@@ -363,7 +364,7 @@ impl Tracker {
         self.open.get_or_insert_with(|| {
             Box::new(Open {
                 before: Arc::clone(&self.current),
-                savepoints: Vec::new(),
+                savepoints: Savepoints::default(),
             })
         })
     }
@@ -408,33 +409,22 @@ impl Tracker {
     /// SAVEPOINT succeeded.
     pub fn savepoint(&mut self, name: &str) {
         let current = Arc::clone(&self.current);
-        self.open().savepoints.push((name.into(), current));
+        self.open().savepoints.set(name, current);
     }
 
     /// ROLLBACK TO SAVEPOINT succeeded.
     pub fn rollback_to(&mut self, name: &str) {
         if let Some(open) = &mut self.open
-            && let Some(at) = open
-                .savepoints
-                .iter()
-                .rposition(|(known, _)| **known == *name)
+            && let Some(settings) = open.savepoints.rollback_to(name)
         {
-            open.savepoints.truncate(at + 1);
-            if let Some((_, settings)) = open.savepoints.last() {
-                self.current = Arc::clone(settings);
-            }
+            self.current = Arc::clone(settings);
         }
     }
 
     /// RELEASE SAVEPOINT succeeded.
     pub fn release(&mut self, name: &str) {
-        if let Some(open) = &mut self.open
-            && let Some(at) = open
-                .savepoints
-                .iter()
-                .rposition(|(known, _)| **known == *name)
-        {
-            open.savepoints.truncate(at);
+        if let Some(open) = &mut self.open {
+            open.savepoints.release(name);
         }
     }
 

@@ -279,12 +279,8 @@ impl Task {
         scratch: &mut Scratch,
     ) {
         self.entry.pauses();
-        // Without a Sync the server may have one to come before it says where it stands.
-        let mut clean = status.is_some() || observe::sync(&mut lease).await.is_ok();
-        if clean && lease.backend.status != Status::Idle {
-            clean = observe::execute(&mut lease, "ROLLBACK").await.is_ok();
-        }
-        if clean && self.entry.cancels_arrive().await {
+        let left = observe::leave(&mut lease, status.is_none()).await;
+        if left.is_ok() && self.entry.cancels_arrive().await {
             lease.give_back(Instant::now());
         }
         scratch.replies.clear();
@@ -342,12 +338,10 @@ impl Task {
         let pure = request.class.traits.has(Traits::PURE_READ);
         // PostgreSQL says so before it ends a connection whose transaction it has rolled back. Not so
         // 57P02: a crash may strike while a commit is being carried out.
-        let rolled_back = lost.said.as_ref().is_some_and(|(state, _)| {
-            matches!(
-                &state.0,
-                b"57P01" | b"57P03" | b"57P05" | b"25P03" | b"25P04"
-            )
-        });
+        let rolled_back = lost
+            .said
+            .as_ref()
+            .is_some_and(|(state, _)| matches!(&state.0, b"57P01" | b"57P03" | b"57P05"));
         // A timeout of the session's own.
         let decided = lost
             .said
@@ -565,13 +559,13 @@ impl Task {
     }
 }
 
-/// What the client hears of a lost server connection.
 /// The server ended the connection for how long the session's own transaction took, or was idle: its
 /// words are for the client, whose connection ends likewise.
 pub(super) fn ends_the_session(sqlstate: SqlState) -> bool {
     matches!(&sqlstate.0, b"25P03" | b"25P04")
 }
 
+/// What the client hears of a lost server connection.
 fn lost_error(
     lost: &Lost,
     in_transaction: bool,

@@ -281,7 +281,7 @@ impl Task {
                 let node = lease.node();
                 drop(lease);
                 self.node_failed(node, said.is_none());
-                // So is that of a session which does nothing, and keeps a connection (57P05).
+                // So does a session end that keeps a connection and does nothing (57P05).
                 let decided = said.as_ref().is_some_and(|(state, _)| {
                     end::ends_the_session(*state) || &state.0 == b"57P05"
                 });

@@ -426,14 +426,9 @@ impl Task {
 
     /// Ends what the session has on a replica, to go on elsewhere.
     async fn leave_replica(&mut self, mut lease: Lease) {
-        let mut left = Ok(());
         self.entry.pauses();
-        if std::mem::take(&mut self.session.unsynced) {
-            left = observe::sync(&mut lease).await;
-        }
-        if left.is_ok() && self.session.transaction != Transaction::Idle {
-            left = observe::execute(&mut lease, "ROLLBACK").await.map(drop);
-        }
+        let unsynced = std::mem::take(&mut self.session.unsynced);
+        let left = observe::leave(&mut lease, unsynced).await;
         if self.session.transaction.replay().is_some() {
             self.proxy.metrics(self.worker).moved();
         }

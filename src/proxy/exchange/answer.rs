@@ -22,7 +22,7 @@ use crate::{
     session::{
         Pin as SessionPin, Session,
         committing::Committing,
-        replies::{Change, Failed, Meaning, OutOfStep},
+        replies::{Change, Failed, Meaning, OutOfStep, Unnamed},
     },
 };
 
@@ -232,7 +232,7 @@ impl Exchange {
             scratch.expected.failed();
         }
         server.backend.prepared.failed();
-        if failed.unnamed_untold || self.refused.is_some() {
+        if failed.unnamed != Unnamed::Sent {
             server.backend.unnamed = None;
         }
         let error = ErrorView::read(body).unwrap_or(ErrorView {
@@ -288,7 +288,7 @@ impl Exchange {
             if failed.undone > 0 {
                 session.names().undo();
             }
-            session.unnamed.undo(failed.unnamed);
+            session.unnamed.undo(failed.unnamed == Unnamed::Gone);
             hidden = self.refused.is_some() || self.setup_failed.is_some();
             commits = !hidden;
             // A Bind with the wrong number of parameters, or behind DISCARD ALL.
