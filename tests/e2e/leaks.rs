@@ -201,3 +201,99 @@ fn nothing_of_a_session_is_seen_by_the_next() {
         }
     });
 }
+
+/// What makes a table's writes set something off, and a write that does; `{d}` is where it is written,
+/// `{e}` where it happens, `{f}` a trigger's function that touches the session.
+const SET_OFF: &[(&str, &str)] = &[
+    (
+        "create table {d} (a int) partition by range (a); create table {e} partition of {d} default; \
+         create trigger g before insert on {e} for each row execute function {f}()",
+        "insert into {d} values (1)",
+    ),
+    (
+        "create table {d} (a int); create table {e} () inherits ({d}); insert into {e} values (1); \
+         create trigger g before update on {e} for each row execute function {f}()",
+        "update {d} set a = 2",
+    ),
+    (
+        "create table {d} (a int primary key); create table {e} (a int references {d} on delete cascade); \
+         insert into {d} values (1); insert into {e} values (1); \
+         create trigger g after delete on {e} for each row execute function {f}()",
+        "delete from {d}",
+    ),
+    (
+        "create table {e} (a int); create view {e}_v as select * from {e}; \
+         create view {d} as select * from {e}_v; \
+         create trigger g before insert on {e} for each row execute function {f}()",
+        "insert into {d} values (1)",
+    ),
+    (
+        "create table {d} (a int); create table {e} (a int); \
+         create rule r as on insert to {d} do also insert into {e} values (new.a); \
+         create trigger g before insert on {e} for each row execute function {f}()",
+        "insert into {d} values (1)",
+    ),
+    (
+        "create table {d} (a int, b text default set_config('work_mem', '77MB', false))",
+        "insert into {d} values (1)",
+    ),
+    (
+        "create table {d} (a int check (set_config('work_mem', a || 'MB', false) <> ''))",
+        "insert into {d} values (77)",
+    ),
+    (
+        "create function {e}() returns bool language plpgsql as \
+         $$ begin perform set_config('work_mem', '77MB', false); return false; end $$; \
+         create table {d} (a int); create function {e}_n() returns trigger language plpgsql as \
+         $$ begin return new; end $$; \
+         create trigger g before insert on {d} for each row when ({e}()) execute function {e}_n()",
+        "insert into {d} values (1)",
+    ),
+    (
+        "create table {d} (a int); alter table {d} enable row level security; \
+         alter table {d} force row level security; \
+         create policy p on {d} with check (set_config('work_mem', '77MB', false) <> '')",
+        "insert into {d} values (1)",
+    ),
+    (
+        "create table {d} (a int)",
+        "update pg_settings set setting = '77MB' where name = 'work_mem'",
+    ),
+];
+
+#[test]
+fn what_a_write_sets_off_is_its_sessions_and_nobody_elses() {
+    run(async {
+        let cluster = cluster();
+        let proxy = Proxy::start(cluster, "[pool]\nmax_size = 1").await;
+        let work_mem = async |client: &Client| {
+            let sql = "/* pgsplit: primary */ select current_setting('work_mem')";
+            let row = client.query_one(sql, &[]).await.unwrap();
+            row.get::<_, String>(0)
+        };
+        for (setup, write) in SET_OFF {
+            let names = Names(
+                [("{d}", "d"), ("{e}", "e"), ("{f}", "f")]
+                    .map(|(place, name)| (place, unique(name)))
+                    .into(),
+            );
+            let function = "create function {f}() returns trigger language plpgsql as \
+                $$ begin perform set_config('work_mem', '77MB', false); \
+                return coalesce(new, old); end $$;";
+            let owner = proxy.connect("app", "app").await;
+            let setup = names.put_into(&format!("{function} {setup}"));
+            owner.batch_execute(&setup).await.unwrap();
+            if write.contains("{d}") {
+                proxy.wait_for_table(cluster, &names.put_into("{d}")).await;
+            }
+            let before = work_mem(&owner).await;
+            drop(owner);
+            let client = proxy.connect("app", "app").await;
+            let write = names.put_into(write);
+            let _rows = client.simple_query(&write).await.unwrap();
+            let other = proxy.connect("app", "app").await;
+            assert_eq!(work_mem(&other).await, before, "{setup}: {write}");
+            assert_eq!(work_mem(&client).await, "77MB", "{setup}: {write}");
+        }
+    });
+}

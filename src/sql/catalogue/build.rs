@@ -23,7 +23,7 @@ pub(super) struct Object {
     pub(super) detail: Option<Box<str>>,
     /// Of functions: can be called with one argument.
     pub(super) attribute: bool,
-    /// Of trigger functions: may change session state unseen.
+    /// Of trigger functions, and of relations by their rules: may change session state unseen.
     pub(super) session: Option<&'static str>,
     pub(super) references: Box<[(Reference, Box<[u8]>)]>,
     /// Of relations: a table, and nothing but triggers happens besides when it is written to.
@@ -42,7 +42,7 @@ pub struct CatalogueBuilder {
     pub(super) known: Vec<(Box<[u8]>, Flags)>,
     /// From an object to what it rests on.
     pub(super) edges: Vec<(Id, Id)>,
-    /// From a relation to its triggers' functions.
+    /// From a relation to its triggers' functions, and to others that a write to it calls.
     pub(super) triggers: Vec<(u32, u32)>,
     /// Objects that do something not read-safe themselves.
     pub(super) marked: Vec<(Id, &'static str)>,
@@ -252,8 +252,10 @@ impl CatalogueBuilder {
             _ => (true, "of a kind that isn't known"),
         };
         let table = matches!(kind, "r" | "p" | "m");
+        let rules = text(columns, 6)? != "false";
         let object = Object {
-            table: table && text(columns, 6)? == "false",
+            table: table && !rules,
+            session: rules.then_some("has rules"),
             tables: match kind {
                 _ if table => Tables::of(name.as_bytes()),
                 "v" if !own => Tables::NONE,
@@ -308,6 +310,13 @@ impl CatalogueBuilder {
     }
 
     fn reached(&mut self, columns: &[Option<&str>]) -> Option<()> {
+        if text(columns, 0)? == "g" {
+            // What else is in such an expression tells nothing of what a write does.
+            if text(columns, 2)? == "f" {
+                self.triggers.push((oid(columns, 1)?, oid(columns, 3)?));
+            }
+            return Some(());
+        }
         let owner = (space(text(columns, 0)?)?, oid(columns, 1)?);
         match text(columns, 2)? {
             "f" => self

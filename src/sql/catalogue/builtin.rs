@@ -47,6 +47,9 @@ pub(super) fn extension_function(
     name: &str,
     volatility: Volatility,
 ) -> Option<Bad> {
+    if EXTENSION_BACKEND.contains(&name) {
+        return Some(Bad::BACKEND);
+    }
     let trusted = TRUSTED_EXTENSIONS.contains(&extension);
     if trusted && EXTENSION_HARMLESS.contains(&name) {
         return None;
@@ -215,6 +218,9 @@ const SQL_TEXT: &[&str] = &[
     "pg_input_error_info",
     "pg_input_is_valid",
 ];
+
+/// Connections of a backend's own to elsewhere, with somebody's rights.
+const EXTENSION_BACKEND: &[&str] = &["dblink_connect", "dblink_connect_u"];
 
 /// What they keep lives in one backend.
 const BACKEND_STATE: &[&str] = &[

@@ -53,7 +53,7 @@ pub const QUERIES: &[Query] = &[
         id: QueryId::Relations,
         sql: "SELECT c.oid::text, c.relname::text, c.relkind::text, c.relpersistence::text, \
                 (c.oid < 16384)::text, n.nspname::text = 'pg_catalog', \
-                (c.relkind IN ('r', 'p') AND c.relhasrules)::text \
+                EXISTS (SELECT FROM pg_catalog.pg_rewrite w WHERE w.ev_class = c.oid AND w.ev_type <> '1')::text \
               FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace \
               WHERE c.relkind NOT IN ('i', 'I', 't', 'c') AND c.relpersistence <> 't'",
     },
@@ -132,7 +132,7 @@ LEFT JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid";
 
 /// `owner kind, owner oid, kind of what it rests on, its oid`. Kinds: `f` function, `o` operator,
 /// `r` relation, `t` type; `g` as an owner: a relation,
-/// through what writing to it runs (triggers, defaults, checks).
+/// through what writing to it runs (triggers and their conditions, defaults, checks, policies).
 const EDGES: &str = "\
 WITH RECURSIVE apart AS ( \
     SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relpersistence = 'u' OR c.relkind = 'f' \
@@ -145,11 +145,14 @@ SELECT 'r', a.inhparent::text, 'r', a.inhrelid::text FROM above a \
 UNION ALL \
 SELECT 'g', t.tgrelid::text, 'f', t.tgfoid::text FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal \
 UNION ALL \
-SELECT 'g', coalesce(a.adrelid, k.conrelid)::text, 'f', d.refobjid::text FROM pg_catalog.pg_depend d \
+SELECT 'g', coalesce(a.adrelid, k.conrelid, t.tgrelid, p.polrelid)::text, 'f', d.refobjid::text FROM pg_catalog.pg_depend d \
   LEFT JOIN pg_catalog.pg_attrdef a ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND a.oid = d.objid \
   LEFT JOIN pg_catalog.pg_constraint k ON d.classid = 'pg_catalog.pg_constraint'::regclass AND k.oid = d.objid \
     AND k.contype = 'c' AND k.conrelid <> 0 \
-  WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid >= 16384 AND coalesce(a.adrelid, k.conrelid) IS NOT NULL \
+  LEFT JOIN pg_catalog.pg_trigger t ON d.classid = 'pg_catalog.pg_trigger'::regclass AND t.oid = d.objid AND NOT t.tgisinternal \
+  LEFT JOIN pg_catalog.pg_policy p ON d.classid = 'pg_catalog.pg_policy'::regclass AND p.oid = d.objid \
+  WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid >= 16384 \
+    AND coalesce(a.adrelid, k.conrelid, t.tgrelid, p.polrelid) IS NOT NULL \
 UNION ALL \
 SELECT 'f', g.aggfnoid::oid::text, 'f', x.f::text FROM pg_catalog.pg_aggregate g \
   CROSS JOIN LATERAL (VALUES (g.aggtransfn::oid), (g.aggfinalfn::oid), (g.aggcombinefn::oid), (g.aggserialfn::oid), \
@@ -205,7 +208,7 @@ WHERE d.objid >= 16384 AND d.deptype = 'n' \
       AND d.refclassid = 'pg_catalog.pg_type'::regclass \
     ELSE false END";
 
-/// `owner kind, owner oid, kind, value`. Kinds: `f` and `r` with an oid below 16384; `w` writes;
+/// `owner kind, owner oid, kind, value`; owners as in [`EDGES`]. Kinds: `f` and `r` with an oid below 16384; `w` writes;
 /// `l` locks rows; `s` the setting that a `current_setting` asks for, as its varlena's bytes.
 const REACHED: &str = "\
 SELECT DISTINCT x.k, x.id::text, \
@@ -217,6 +220,15 @@ FROM ( \
     FROM pg_catalog.pg_rewrite w WHERE w.oid >= 16384 AND w.ev_type = '1' \
     UNION ALL \
     SELECT 'r', p.polrelid, p.polqual::text FROM pg_catalog.pg_policy p WHERE p.polqual IS NOT NULL \
+    UNION ALL \
+    SELECT 'g', p.polrelid, concat(p.polqual::text, p.polwithcheck::text) FROM pg_catalog.pg_policy p \
+    UNION ALL \
+    SELECT 'g', a.adrelid, a.adbin::text FROM pg_catalog.pg_attrdef a WHERE a.oid >= 16384 \
+    UNION ALL \
+    SELECT 'g', k.conrelid, k.conbin::text FROM pg_catalog.pg_constraint k \
+    WHERE k.contype = 'c' AND k.conrelid <> 0 AND k.oid >= 16384 \
+    UNION ALL \
+    SELECT 'g', t.tgrelid, t.tgqual::text FROM pg_catalog.pg_trigger t WHERE t.tgqual IS NOT NULL \
     UNION ALL \
     SELECT 't', k.contypid, k.conbin::text FROM pg_catalog.pg_constraint k \
     WHERE k.contypid <> 0 AND k.conbin IS NOT NULL AND k.oid >= 16384 \

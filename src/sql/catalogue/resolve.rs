@@ -31,6 +31,9 @@ struct Graph {
     objects: HashMap<Id, Object>,
     known: Vec<(Box<[u8]>, Flags)>,
     triggers: Vec<(u32, u32)>,
+    /// A relation, and one that a write to it may write to: one that inherits from it, whose rows
+    /// follow its keys, or that it is a view of.
+    followers: Vec<(u32, u32)>,
     /// Who rests on an object.
     users: HashMap<Id, Vec<Id>>,
     /// Whose source uses a name, and how.
@@ -51,9 +54,14 @@ impl Graph {
             marked,
             settings,
             isolations,
-            heirs: _,
-            cascades: _,
+            heirs,
+            cascades,
         } = builder;
+        let beneath = edges.iter().filter_map(|(owner, target)| {
+            let relations = (owner.0, target.0) == (Space::Relation, Space::Relation);
+            relations.then_some((owner.1, target.1))
+        });
+        let followers = heirs.into_iter().chain(cascades).chain(beneath).collect();
         for (id, why) in marked {
             if let Some(object) = objects.get_mut(&id)
                 && object.bad.is_none()
@@ -82,6 +90,7 @@ impl Graph {
             objects,
             known,
             triggers,
+            followers,
             users,
             readers,
             poisoned: false,
@@ -132,18 +141,26 @@ impl Graph {
     }
 
     /// Relations that, written to, run a function that may touch the session, perhaps by writing
-    /// to another such relation.
+    /// to another such relation, or have rules, which may do anything.
     fn loud(&mut self) -> HashSet<u32> {
         let mut loud = HashSet::new();
         loop {
-            let found: Vec<u32> = self
-                .triggers
-                .iter()
-                .filter(|(relation, function)| {
-                    let function = self.objects.get(&(Space::Function, *function));
-                    !loud.contains(relation) && function.is_none_or(|f| f.session.is_some())
-                })
+            let touches = |function: u32| {
+                let own = function < FIRST_USER_OID;
+                self.objects
+                    .get(&(Space::Function, function))
+                    .is_none_or(|f| f.session.is_some() || own && f.bad.is_some_and(|b| b.observe))
+            };
+            let by_triggers = self.triggers.iter().filter(|(_, f)| touches(*f));
+            let by_followers = self.followers.iter().filter(|(_, f)| loud.contains(f));
+            let by_rules = self.objects.iter().filter_map(|(&(space, oid), object)| {
+                (space == Space::Relation && object.session.is_some()).then_some(oid)
+            });
+            let found: HashSet<u32> = by_triggers
+                .chain(by_followers)
                 .map(|&(relation, _)| relation)
+                .chain(by_rules)
+                .filter(|relation| !loud.contains(relation))
                 .collect();
             if found.is_empty() {
                 return loud;
@@ -171,6 +188,8 @@ impl Graph {
         let mut names = Names::default();
         let mut details = HashMap::default();
         let loud = self.loud();
+        // PostgreSQL's own, such as `pg_settings`, are written to by name.
+        let watched = loud.iter().any(|relation| *relation >= FIRST_USER_OID);
         for (name, flags) in self.known {
             names.entry(name).or_default().add(flags);
         }
@@ -183,7 +202,7 @@ impl Graph {
                 flags.add(Flags::TRIGGER_OBSERVE);
             }
             let users = oid >= FIRST_USER_OID;
-            if users && flags.has(Flags::FUNCTION_MAY_WRITE) && !loud.is_empty() {
+            if users && flags.has(Flags::FUNCTION_MAY_WRITE) && watched {
                 // Perhaps where triggers watch.
                 flags.add(Flags::FUNCTION_OBSERVE);
             }

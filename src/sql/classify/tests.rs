@@ -22,12 +22,23 @@ fn catalogue() -> Catalogue {
         ("20002", "v", "v"),
         ("20003", "s", "S"),
         ("20004", "loud", "r"),
+        ("20005", "parted", "p"),
+        ("20006", "followed", "r"),
+        ("20007", "through", "v"),
+        ("20008", "ruled", "r"),
+        ("20009", "defaults", "r"),
     ] {
+        let rules = if name == "ruled" { "true" } else { "false" };
         row(
             QueryId::Relations,
-            &[oid, name, kind, "p", "false", "f", "false"],
+            &[oid, name, kind, "p", "false", "f", rules],
         );
     }
+    row(QueryId::Kin, &["i", "20005", "20004"]);
+    row(QueryId::Kin, &["c", "20006", "20004"]);
+    row(QueryId::Edges, &["r", "20007", "r", "20006"]);
+    row(QueryId::Reached, &["g", "20009", "f", "105"]);
+    row(QueryId::Reached, &["g", "20000", "f", "102"]);
     row(QueryId::Edges, &["r", "20002", "f", "20010"]);
     row(QueryId::Edges, &["g", "20004", "f", "20011"]);
     for (oid, name, origin, volatility, language) in [
@@ -99,6 +110,11 @@ fn traits_tell_what_the_session_must_look_at() {
         ("insert into t select f_volatile()", OBSERVE),
         ("insert into t select unheard_of()", OBSERVE),
         ("insert into loud values (1)", OBSERVE),
+        ("insert into parted values (1)", OBSERVE),
+        ("delete from followed", OBSERVE),
+        ("update through set a = 1", OBSERVE),
+        ("insert into ruled values (1)", OBSERVE),
+        ("insert into defaults values (1)", OBSERVE),
         ("update t set a = 1 from u where t.a = u.a", Traits::NONE),
         ("delete from t", Traits::NONE),
         (
