@@ -40,8 +40,9 @@ pub(super) const LOOK: &str = "SELECT 's'::pg_catalog.text, name, setting FROM p
      WHERE source OPERATOR(pg_catalog.=) 'session' \
      UNION ALL SELECT 'i', 'session_authorization', session_user::pg_catalog.text \
      UNION ALL SELECT 'i', 'role', pg_catalog.current_setting('role') \
-     UNION ALL SELECT 't', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_class \
-       WHERE relnamespace OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
+     UNION ALL SELECT 't', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_depend \
+       WHERE refclassid OPERATOR(pg_catalog.=) 'pg_catalog.pg_namespace'::pg_catalog.regclass \
+       AND refobjid OPERATOR(pg_catalog.=) pg_catalog.pg_my_temp_schema()) \
      UNION ALL SELECT 'l', NULL, NULL WHERE EXISTS (SELECT FROM pg_catalog.pg_locks \
        WHERE locktype OPERATOR(pg_catalog.=) 'advisory' \
        AND pid OPERATOR(pg_catalog.=) pg_catalog.pg_backend_pid()) \

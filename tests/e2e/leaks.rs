@@ -297,3 +297,49 @@ fn what_a_write_sets_off_is_its_sessions_and_nobody_elses() {
         }
     });
 }
+
+#[test]
+fn whatever_is_made_in_the_temporary_schema_is_its_sessions() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
+        for (make, uses, drop) in [
+            (
+                "create function pg_temp.f() returns text language sql as $$ select 'of a' $$",
+                "select pg_temp.f()",
+                "drop function pg_temp.f()",
+            ),
+            (
+                "create type pg_temp.e as enum ('a')",
+                "select 'a'::pg_temp.e",
+                "drop type pg_temp.e",
+            ),
+            (
+                "create domain pg_temp.d as int",
+                "select 1::pg_temp.d",
+                "drop domain pg_temp.d",
+            ),
+            (
+                "create temp table tt (a int)",
+                "select count(*) from pg_temp.tt",
+                "drop table tt",
+            ),
+            (
+                "do $x$ begin create function pg_temp.g() returns int language sql as 'select 1'; end $x$",
+                "select pg_temp.g()",
+                "drop function pg_temp.g()",
+            ),
+        ] {
+            let client = proxy.connect("app", "app").await;
+            client.batch_execute(make).await.unwrap();
+            client.simple_query(uses).await.expect(uses);
+            client.batch_execute(drop).await.unwrap();
+            // It binds no longer: another one has the only connection.
+            let other = proxy.connect("app", "app").await;
+            let write = "/* pgsplit: primary */ select 1";
+            other.simple_query(write).await.expect(make);
+            client.batch_execute(make).await.unwrap();
+            std::mem::drop(client);
+            assert!(other.simple_query(uses).await.is_err(), "{make}");
+        }
+    });
+}
