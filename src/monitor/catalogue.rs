@@ -33,7 +33,7 @@ use tokio_util::task::AbortOnDropHandle;
 
 use super::{Monitor, connection::Problem, queries};
 use crate::{
-    cluster::{Failure, NodeId},
+    cluster::{Failure, Health, NodeId, Role, View},
     sql::catalogue::{Catalogue, CatalogueBuilder, QUERIES},
 };
 
@@ -72,6 +72,8 @@ pub struct CatalogueSlot {
     wake: Notify,
     /// See [`Catalogues::published`].
     published: Arc<AtomicU64>,
+    /// See [`Self::defaults`].
+    defaults: AtomicU64,
 }
 
 /// All databases' slots.
@@ -95,6 +97,7 @@ impl CatalogueSlot {
             used: AtomicBool::new(true),
             wake: Notify::new(),
             published: Arc::clone(published),
+            defaults: AtomicU64::new(0),
         }
     }
 
@@ -137,6 +140,18 @@ impl CatalogueSlot {
         self.set(None);
         drop(changes);
         self.wake.notify_one();
+    }
+
+    /// Another number whenever what the database's sessions begin with (ALTER ROLE or DATABASE … SET)
+    /// may have changed on some node. Cheap.
+    #[must_use]
+    pub fn defaults(&self) -> u64 {
+        self.defaults.load(Ordering::Acquire)
+    }
+
+    /// What sessions begin with has changed on some node.
+    pub fn defaults_changed(&self) {
+        self.defaults.fetch_add(1, Ordering::Release);
     }
 
     pub(super) fn publish(&self, catalogue: Catalogue, as_of: u64) {
@@ -223,6 +238,10 @@ struct Keeper {
     slot: Arc<CatalogueSlot>,
     connection: Option<Connection>,
     loaded: Option<Loaded>,
+    /// What sessions begin with, once it is known.
+    defaults: Option<String>,
+    /// When that was found changed, until every replica has replayed it.
+    changed_at: Option<Instant>,
     /// When the catalogue was last known to be right.
     sure_at: Instant,
     used_at: Instant,
@@ -247,6 +266,7 @@ struct Loaded {
     epoch: u64,
     snapshot: String,
     fingerprint: String,
+    defaults: String,
 }
 
 impl Keeper {
@@ -256,6 +276,8 @@ impl Keeper {
             slot,
             connection: None,
             loaded: None,
+            defaults: None,
+            changed_at: None,
             sure_at: Instant::now(),
             used_at: Instant::now(),
             tended: 0,
@@ -276,7 +298,11 @@ impl Keeper {
                     self.last_problem = None;
                     self.failures = 0;
                     self.sure_at = began;
-                    began + (began.elapsed() * POLL_SHARE).clamp(POLL, LONGEST_POLL)
+                    if self.changed_at.is_some() {
+                        began + RETRY
+                    } else {
+                        began + (began.elapsed() * POLL_SHARE).clamp(POLL, LONGEST_POLL)
+                    }
                 }
                 Ok(Err(problem)) => self.failed(problem),
                 Err(_elapsed) => self.failed(Problem::new(Failure::Timeout)),
@@ -293,6 +319,10 @@ impl Keeper {
         self.tended = changes;
         let (primary, epoch) = {
             let view = monitor.view();
+            if self.changed_at.is_some_and(|at| is_everywhere(&view, at)) {
+                self.changed_at = None;
+                self.slot.defaults_changed();
+            }
             (view.primary, view.epoch)
         };
         let Some(primary) = primary else {
@@ -342,6 +372,11 @@ impl Keeper {
         let database = &*self.slot.database;
         tracing::debug!(database, names = catalogue.len(), "catalogue loaded");
         self.slot.publish(catalogue, changes);
+        let known = self.defaults.replace(loaded.defaults.clone());
+        if known.is_some() && known != self.defaults {
+            self.slot.defaults_changed();
+            self.changed_at = Some(Instant::now());
+        }
         self.loaded = Some(loaded);
         Ok(())
     }
@@ -404,6 +439,21 @@ impl Keeper {
     }
 }
 
+/// Every replica that is up has replayed what the primary had at that moment.
+fn is_everywhere(view: &View, moment: Instant) -> bool {
+    let Some(bound) = view
+        .primary()
+        .and_then(|node| node.bound_after(moment.into()))
+    else {
+        return false;
+    };
+    let mut replicas = view
+        .nodes
+        .iter()
+        .filter(|node| node.role == Role::Replica && node.health == Health::Up);
+    replicas.all(|node| node.position().is_some_and(|at| at.lsn >= bound))
+}
+
 /// Reads everything in one snapshot.
 async fn load(
     client: &Client,
@@ -415,6 +465,7 @@ async fn load(
     client.batch_execute(queries::BEGIN_LOAD).await?;
     let snapshot = text(client, queries::SNAPSHOT).await?;
     let fingerprint = text(client, queries::FINGERPRINT).await?;
+    let defaults = text(client, queries::DEFAULTS).await?;
     let mut builder = CatalogueBuilder::new();
     for query in QUERIES {
         let mut rows = pin!(client.simple_query_raw(query.sql).await?);
@@ -445,6 +496,7 @@ async fn load(
             epoch,
             snapshot,
             fingerprint,
+            defaults,
         },
         catalogue,
     ))

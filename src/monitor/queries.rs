@@ -68,6 +68,13 @@ pub(super) const BEGIN_LOAD: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ 
 /// Which transactions' work is visible: where this is the same, nothing has changed.
 pub(super) const SNAPSHOT: &str = "SELECT pg_catalog.txid_current_snapshot()::pg_catalog.text";
 
+/// What sessions of this database begin with, whoever's they are.
+pub(super) const DEFAULTS: &str = "SELECT coalesce(pg_catalog.string_agg(
+    pg_catalog.concat_ws(' ', s.setdatabase, s.setrole, s.setconfig), '|' ORDER BY s.setdatabase, s.setrole), '')
+    FROM pg_catalog.pg_db_role_setting s WHERE s.setdatabase OPERATOR(pg_catalog.=) 0
+    OR s.setdatabase OPERATOR(pg_catalog.=) (SELECT d.oid FROM pg_catalog.pg_database d
+        WHERE d.datname OPERATOR(pg_catalog.=) pg_catalog.current_database())";
+
 /// Changes with whatever a catalogue is made from, and hardly with anything else. A row that is
 /// written gets another `xmin`; where rows are written for other reasons, too, their columns count.
 pub(super) const FINGERPRINT: &str = "SELECT pg_catalog.count(*)::pg_catalog.text || ' '

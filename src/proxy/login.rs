@@ -34,7 +34,7 @@ use crate::{
     },
     routing::Target,
     session::{Causality, Own, Session, settings::Settings},
-    sql::{Lexing, Tables},
+    sql::{Lexing, Tables, Traits},
 };
 
 /// What a worker's listeners give their clients.
@@ -182,7 +182,7 @@ impl Door {
                     opened: entry_since,
                     epoch: 0,
                     reads: Tables::NONE,
-                    ddl: false,
+                    ddl: Traits::NONE,
                 };
                 Some((task, unread))
             }
@@ -234,6 +234,7 @@ impl Door {
             }
         }
         let settings = Settings::from_startup(&parameters);
+        let defaults = tenant.defaults();
         let (settings, welcome) = match tenant.welcome(&settings) {
             Some(known) => known,
             None => Box::pin(self.learn(&tenant, settings)).await?,
@@ -245,6 +246,8 @@ impl Door {
             .map_or("", |(_, value)| value);
         let entry = self.entry(login, peer, &tenant, application_name)?;
         let mut session = Session::new(number, settings, lexing);
+        session.told = Arc::clone(&welcome);
+        session.defaults = defaults;
         session.own = own;
         session.seen = seen;
         let mut out = identity.unsent.clone();
@@ -346,6 +349,7 @@ impl Door {
         );
         let settings = Arc::new(settings);
         let mut avoid = Vec::new();
+        let defaults = tenant.defaults();
         let mut welcome = loop {
             let mut lease = self.lend_any(tenant, &entry, &mut avoid).await?;
             let node = lease.node();
@@ -371,7 +375,7 @@ impl Door {
             *standby = "off".into();
         }
         let welcome: Arc<[Setting]> = welcome.into();
-        tenant.remember(Arc::clone(&settings), Arc::clone(&welcome));
+        tenant.remember(Arc::clone(&settings), Arc::clone(&welcome), defaults);
         Ok((settings, welcome))
     }
 

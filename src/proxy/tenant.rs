@@ -7,7 +7,7 @@ use std::{
     pin::Pin,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::Duration,
 };
@@ -26,7 +26,7 @@ use crate::{
     protocol::{scram::Key, startup::Setting},
     routing::Policy,
     session::settings::Settings,
-    sql::{CacheLimits, CacheStats, ClassCache, Lexing, Unknown, catalogue::Catalogue},
+    sql::{CacheLimits, CacheStats, ClassCache, Lexing, Traits, Unknown, catalogue::Catalogue},
 };
 
 /// One database as clients name it.
@@ -63,6 +63,8 @@ pub(super) struct Tenant {
     /// A fresh connection's settings.
     fresh: Arc<Settings>,
     workers: usize,
+    /// The version of the defaults ([`CatalogueSlot::defaults`]) that pools and welcomes are of.
+    defaults: AtomicU64,
     /// ParameterStatus for sessions that start with the same settings.
     welcomes: Mutex<HashMap<Arc<Settings>, Arc<[Setting]>>>,
 }
@@ -124,6 +126,16 @@ impl Database {
     pub(super) fn ddl_seen(&self) {
         if let Some(slot) = &self.catalogue {
             slot.ddl_seen();
+        }
+    }
+
+    /// A transaction with such DDL has ended.
+    pub(super) fn ddl_done(&self, traits: Traits) {
+        if let Some(slot) = &self.catalogue {
+            slot.ddl_seen();
+            if traits.has(Traits::DEFAULTS) {
+                slot.defaults_changed();
+            }
         }
     }
 
@@ -267,6 +279,7 @@ impl Tenant {
             limits: limits.clone(),
             fresh: Arc::default(),
             workers: metrics.len(),
+            defaults: AtomicU64::default(),
             welcomes: Mutex::default(),
         }
     }
@@ -291,8 +304,29 @@ impl Tenant {
         self.limits.pause_timeout
     }
 
+    /// The version of what sessions begin with. Connections and answers that rest on another one are
+    /// given up first.
+    pub(super) fn defaults(&self) -> u64 {
+        let slot = self.database.catalogue.as_ref();
+        let now = slot.map_or(0, |slot| slot.defaults());
+        if self.defaults.load(Ordering::Acquire) != now {
+            self.renew(now);
+        }
+        now
+    }
+
+    #[cold]
+    fn renew(&self, defaults: u64) {
+        self.pools().for_each(Pool::retire);
+        let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        welcomes.clear();
+        // Last: who finds it here finds nothing older.
+        self.defaults.store(defaults, Ordering::Release);
+    }
+
     /// The pool that leads to `node`.
     pub(super) fn pool(&self, node: NodeId) -> Option<&Pool> {
+        let _current = self.defaults();
         let place = self.pools.get(node.index())?;
         match place.get() {
             Some(pool) if pool.node() == node => Some(pool),
@@ -342,15 +376,19 @@ impl Tenant {
 
     /// What a session with these settings is told at its start, if it is known.
     pub(super) fn welcome(&self, settings: &Settings) -> Option<(Arc<Settings>, Arc<[Setting]>)> {
+        let _current = self.defaults();
         let welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
         welcomes
             .get_key_value(settings)
             .map(|(s, w)| (Arc::clone(s), Arc::clone(w)))
     }
 
-    /// Remembers it.
-    pub(super) fn remember(&self, settings: Arc<Settings>, welcome: Arc<[Setting]>) {
+    /// Remembers it, unless it was learned under other defaults.
+    pub(super) fn remember(&self, settings: Arc<Settings>, welcome: Arc<[Setting]>, defaults: u64) {
         let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.defaults.load(Ordering::Acquire) != defaults {
+            return;
+        }
         if welcomes.len() >= WELCOMES {
             welcomes.clear();
         }

@@ -29,7 +29,10 @@ pub use pins::{Pin, Pins};
 pub use transaction::{Transaction, Visit};
 pub use unnamed::{Stamp, Unnamed};
 
-use crate::sql::{Isolation, Lexing, Untold};
+use crate::{
+    protocol::startup::Setting,
+    sql::{Isolation, Lexing, Untold},
+};
 use prepared::{Named, Names};
 use settings::{Settings, Tracker, Value};
 
@@ -42,6 +45,10 @@ pub struct Session {
     /// The request in hand was sent to a replica, and its transaction may go on elsewhere.
     pub visit: Option<Box<Visit>>,
     pub settings: Tracker,
+    /// What it was told at its start of settings that a session may change.
+    pub told: Arc<[Setting]>,
+    /// The version of the defaults that `settings` allow for.
+    pub defaults: u64,
     /// Made when the first statement is prepared by name.
     names: Option<Box<Names>>,
     pub unnamed: Unnamed,
@@ -70,6 +77,8 @@ impl Session {
             transaction: Transaction::Idle,
             visit: None,
             settings: Tracker::new(base),
+            told: Arc::default(),
+            defaults: 0,
             names: None,
             unnamed: Unnamed::default(),
             lexing,

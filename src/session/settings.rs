@@ -360,6 +360,28 @@ impl Tracker {
         &self.base
     }
 
+    /// Fresh connections have begun to differ from what the session was told at its start: what is
+    /// named here is as it was told. Returns whether that could be done: not while a transaction is open.
+    pub fn keep<'a>(&mut self, told: impl Iterator<Item = (&'a str, &'a str)>) -> bool {
+        if self.open.is_some() {
+            return false;
+        }
+        let unchanged = Arc::ptr_eq(&self.current, &self.base);
+        for (name, value) in told {
+            let name = name.to_ascii_lowercase();
+            for settings in [&mut self.base, &mut self.current] {
+                if settings.get(&name).is_none() {
+                    let value = Value::Text(value.into());
+                    Arc::make_mut(settings).insert(name.clone().into_boxed_str(), value);
+                }
+            }
+        }
+        if unchanged {
+            self.current = Arc::clone(&self.base);
+        }
+        true
+    }
+
     fn open(&mut self) -> &mut Open {
         self.open.get_or_insert_with(|| {
             Box::new(Open {
@@ -461,6 +483,26 @@ mod tests {
         tracker.ended(true);
         tracker.reset_all();
         tracker.ended(true);
+        assert!(Arc::ptr_eq(tracker.current(), tracker.base()));
+    }
+
+    #[test]
+    fn what_was_told_is_kept_beneath_what_was_set() {
+        let mut tracker = tracker();
+        tracker.set("intervalstyle", &sql("iso_8601"), Scope::Session);
+        let told = || [("TimeZone", "Asia/Tokyo"), ("IntervalStyle", "postgres")].into_iter();
+        assert!(!tracker.keep(told()), "not inside a transaction");
+        tracker.ended(true);
+        assert!(tracker.keep(told()));
+        let text = |settings: &Settings, name: &str| settings.get(name).cloned();
+        let value = |text: &str| Some(Value::Text(text.into()));
+        assert_eq!(text(tracker.current(), "timezone"), value("UTC"));
+        assert_eq!(
+            text(tracker.current(), "intervalstyle"),
+            Some(Value::Sql("iso_8601".into()))
+        );
+        tracker.reset_all();
+        assert_eq!(text(tracker.current(), "intervalstyle"), value("postgres"));
         assert!(Arc::ptr_eq(tracker.current(), tracker.base()));
     }
 

@@ -207,6 +207,8 @@ impl Traits {
 
     /// Tells when its transaction began: `now()`, CURRENT_DATE, ….
     pub const TRANSACTION_TIME: Self = Self(1 << 12);
+    /// Changes what sessions begin with: ALTER ROLE or DATABASE … SET. Always beside [`Self::DDL`].
+    pub const DEFAULTS: Self = Self(1 << 13);
 
     /// No property.
     pub const NONE: Self = Self(0);

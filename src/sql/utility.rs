@@ -243,7 +243,13 @@ fn server(first: &[u8], statement: &[u8], lexing: Lexing, at: &Cursor<'_>) -> Op
                     Some(_) => true,
                     None => false,
                 };
-            Class::primary(Why::Ddl, ddl.with(when(alone, Traits::NO_TRANSACTION)))
+            let defaults = first == b"alter"
+                && at.clone().one_of(&["database", "role", "user"]).is_some()
+                && (mentions(statement, lexing, "set") || mentions(statement, lexing, "reset"));
+            let traits = ddl
+                .with(when(alone, Traits::NO_TRANSACTION))
+                .with(when(defaults, Traits::DEFAULTS));
+            Class::primary(Why::Ddl, traits)
         }
         b"grant" | b"revoke" | b"comment" | b"security" | b"reassign" | b"import" => {
             Class::primary(Why::Ddl, ddl)

@@ -209,14 +209,19 @@ impl Drop for Patroni {
     }
 }
 
+/// Ends a server at once, with every backend: one that outlived its postmaster might still carry out
+/// and acknowledge a write that no replica would get.
 fn kill_postmaster(data: &Path) {
     let Ok(file) = std::fs::read_to_string(data.join("postmaster.pid")) else {
         return;
     };
     if let Some(pid) = file.lines().next() {
-        let _ended = Command::new("sh")
-            .args(["-c", &format!("kill -KILL {pid}")])
-            .output();
+        // Stopped, it starts no further child meanwhile.
+        let script = format!(
+            "kill -STOP {pid}; kill -KILL {pid} \
+             $(cat /proc/[0-9]*/stat 2>/dev/null | awk '$4 == {pid} {{print $1}}')"
+        );
+        let _ended = Command::new("sh").args(["-c", &script]).output();
     }
 }
 
@@ -344,12 +349,11 @@ fn patronis_members_are_the_nodes_and_its_changes_are_followed() {
             );
             let (client, connection) = tokio_postgres::connect(&there, NoTls).await.unwrap();
             let connection = tokio::spawn(connection);
+            let written: Vec<i32> = acknowledged.borrow().clone();
             eventually("a replica has replayed all", async || {
-                let row = client
-                    .query_one("select count(*) from written", &[])
-                    .await
-                    .unwrap();
-                row.get::<_, i64>(0) >= acknowledged.borrow().len() as i64
+                let count = "select count(*) from written where n = any($1)";
+                let row = client.query_one(count, &[&written]).await.unwrap();
+                row.get::<_, i64>(0) == written.len() as i64
             })
             .await;
             drop(client);

@@ -6,7 +6,7 @@ use tokio_postgres::{AsyncMessage, Client, NoTls, SimpleQueryMessage};
 use crate::support::{
     Frame, Proxy, Raw, cluster, eventually,
     message::{extended, query},
-    run, sqlstate, tags, unique,
+    own_cluster, run, sqlstate, tags, unique,
 };
 
 /// The first column of the first row of the last statement that gave one.
@@ -51,6 +51,73 @@ fn settings_stay_with_their_session_on_every_node() {
         assert_eq!(value(&tokyo, "show datestyle").await, "German, DMY");
         tokyo.batch_execute("discard all").await.unwrap();
         assert_eq!(value(&tokyo, "show datestyle").await, "ISO, MDY");
+    });
+}
+
+/// ALTER ROLE and ALTER DATABASE, through pgsplit or past it: whoever comes then has what they say,
+/// on every node; whoever was there goes on with what they were told.
+#[test]
+fn sessions_begin_with_what_their_role_and_database_say() {
+    run(async {
+        let cluster = own_cluster(1);
+        let proxy = Proxy::start(&cluster, "[pool]\nmax_size = 4").await;
+        let zone = |raw: &Raw| {
+            let reported = raw.greeting.iter().filter(|frame| frame.tag == 'S');
+            let zone = reported.map(|frame| String::from_utf8(frame.body.clone()).unwrap());
+            zone.into_iter().find(|text| text.starts_with("TimeZone\0"))
+        };
+        let parts = "select current_setting('work_mem') || ' ' || current_setting('timezone')";
+        let everywhere = async |raw: &mut Raw, expected: &str| {
+            // One connection of each pool, and another while that is taken.
+            let mut found = Vec::new();
+            for sql in [format!("{PRIMARY}{parts}"), parts.to_owned()] {
+                let rows = raw.query(&sql).await;
+                let row = rows.iter().find(|frame| frame.tag == 'D').unwrap();
+                found.push(String::from_utf8_lossy(&row.body[6..]).into_owned());
+            }
+            found == [expected, expected]
+        };
+        let mut old = Raw::connect(proxy.port).await;
+        assert_eq!(zone(&old).as_deref(), Some("TimeZone\0UTC\0"));
+        assert!(everywhere(&mut old, "4MB UTC").await);
+        // Several connections of each pool have what was.
+        let busy = futures_util::future::join_all((0..4).map(async |_| {
+            let mut raw = Raw::connect(proxy.port).await;
+            raw.query("/* pgsplit: primary */ select pg_sleep(0.05)")
+                .await;
+            raw.query("select pg_sleep(0.05)").await;
+        }));
+        busy.await;
+        let altering = proxy.connect("app", "app").await;
+        altering
+            .batch_execute("alter database app set timezone = 'Asia/Tokyo'")
+            .await
+            .unwrap();
+        let mut new = Raw::connect(proxy.port).await;
+        assert_eq!(zone(&new).as_deref(), Some("TimeZone\0Asia/Tokyo\0"));
+        eventually("the replica has it, too", async || {
+            let mut new = Raw::connect(proxy.port).await;
+            everywhere(&mut new, "4MB Asia/Tokyo").await
+        })
+        .await;
+        assert!(everywhere(&mut new, "4MB Asia/Tokyo").await);
+        assert!(everywhere(&mut old, "4MB UTC").await);
+        old.query("reset all").await;
+        assert!(everywhere(&mut old, "4MB UTC").await);
+
+        cluster
+            .psql(0, "alter role app set work_mem = '1MB'")
+            .unwrap();
+        eventually("it is noticed", async || {
+            let mut new = Raw::connect(proxy.port).await;
+            everywhere(&mut new, "1MB Asia/Tokyo").await
+        })
+        .await;
+        // None is left that would say otherwise.
+        for _ in 0..8 {
+            let mut new = Raw::connect(proxy.port).await;
+            assert!(everywhere(&mut new, "1MB Asia/Tokyo").await);
+        }
     });
 }
 

@@ -76,8 +76,6 @@ fn a_level_that_the_server_gives_by_default_is_heeded() {
             let ddl = "create table u (a int); drop table u";
             client.batch_execute(ddl).await.unwrap();
             eventually(statement, async || {
-                // Connections have the settings that they began with.
-                let _console = proxy.console("reconnect").await;
                 let client = proxy.connect("app", "app").await;
                 let named = ran_on(&client, "begin isolation level read committed").await;
                 // The catalogue is known again.

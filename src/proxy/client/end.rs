@@ -85,9 +85,9 @@ impl Task {
             }
         }
         self.session.unsynced = status.is_none();
-        if self.ddl && status == Some(Status::Idle) {
-            self.ddl = false;
-            self.tenant.database.ddl_seen();
+        if self.ddl.has(Traits::DDL) && status == Some(Status::Idle) {
+            self.tenant.database.ddl_done(self.ddl);
+            self.ddl = Traits::NONE;
         }
         answered
     }

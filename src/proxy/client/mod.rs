@@ -54,7 +54,7 @@ use crate::{
         emit::Form,
         request::{End, Request, Scan, scan},
     },
-    sql::{Class, Tables},
+    sql::{Class, Tables, Traits},
 };
 
 /// Bytes of one request that are kept for another try, and the longest text that is looked at.
@@ -90,8 +90,8 @@ pub(super) struct Task {
     pub(super) epoch: u64,
     /// The tables whose freshness decided on the request's replica, if one was chosen for it.
     pub(super) reads: Tables,
-    /// The open transaction has changed the catalogue.
-    pub(super) ddl: bool,
+    /// What the open transaction has changed of the catalogue.
+    pub(super) ddl: Traits,
 }
 
 /// Where the open transaction, or the implicit one of an unsynced request, stands.

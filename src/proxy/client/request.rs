@@ -138,6 +138,7 @@ impl Task {
         };
         let replica = matches!(route.target, Target::Replica(_));
         let node = lease.node();
+        self.heed_defaults(&lease, replica);
         if self.needs_identity(&lease)
             && let Some(next) =
                 Box::pin(self.bring_identity(request, &mut lease, tries, scratch)).await?
@@ -362,6 +363,26 @@ impl Task {
         }
     }
 
+    /// Where sessions begin with other settings than this one did, it keeps those that it was told.
+    fn heed_defaults(&mut self, lease: &Lease, replica: bool) {
+        let defaults = self.tenant.defaults();
+        if self.session.defaults == defaults
+            || self.session.transaction.is_open()
+            || self.session.unsynced
+        {
+            return;
+        }
+        let told = self.session.told.iter().filter(|told| {
+            let fresh = lease.parameters.iter().find(|(name, _)| *name == told.0);
+            fresh.is_some_and(|(_, value)| *value != told.1) && !UNCHANGEABLE.contains(&&*told.0)
+        });
+        let kept = self.session.settings.keep(told.map(|(n, v)| (&**n, &**v)));
+        // A replica's connection may still be as before, and one that is pinned is.
+        if kept && !replica && !lease.link.is_retired() {
+            self.session.defaults = defaults;
+        }
+    }
+
     /// The connection's role may be another than the session's.
     fn needs_identity(&self, lease: &Lease) -> bool {
         if self.session.transaction.is_open() || self.session.unsynced {
@@ -490,7 +511,7 @@ impl Task {
         }
         if class.traits.has(Traits::DDL) {
             // Nothing that is known of the catalogue holds while this runs, nor until it is read again.
-            self.ddl = true;
+            self.ddl = self.ddl.with(class.traits);
             self.tenant.database.ddl_seen();
         }
         self.stance.on_replica = replica;
@@ -606,6 +627,17 @@ const UNSEEN: Traits = Traits::OBSERVE
     .with(Traits::BACKEND_STATE)
     .with(Traits::SETS_UNTOLD)
     .with(Traits::SEQUENCES);
+
+/// Reported settings that no session sets (PostgreSQL manual, "Asynchronous Operations"), or not as
+/// a setting.
+const UNCHANGEABLE: [&str; 6] = [
+    "in_hot_standby",
+    "integer_datetimes",
+    "is_superuser",
+    "server_encoding",
+    "server_version",
+    "session_authorization",
+];
 
 /// Statements that write, each of which another may follow before their Sync: no COPY, whose server
 /// then waits for data, and none that ends transactions itself.
