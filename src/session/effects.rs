@@ -9,7 +9,7 @@ use crate::{
         frame::{HEADER, Header},
         frontend::{Bind, Execute, Parse, tag},
     },
-    sql::{self, Begin, Effect, Isolation, Lexing, Scope, SettingValue},
+    sql::{self, Begin, Effect, Isolation, Lexing, Scope, SettingValue, catalogue::Catalogue},
 };
 
 /// Effects of a request's statements, waiting for their CommandComplete.
@@ -42,7 +42,7 @@ impl Expected {
             Some(effects) => self.waiting.extend(effects.into_iter().enumerate()),
             None => {
                 session.suspect = true;
-                session.untold.see_statements(text, session.lexing);
+                session.untold.see_statements(text, session.lexing, None);
             }
         }
     }
@@ -87,7 +87,7 @@ impl Expected {
                     };
                     let effects = effects_of(text, lexing, &bind);
                     if let (None, Some(text)) = (&effects, text) {
-                        session.untold.see_statements(text, session.lexing);
+                        session.untold.see_statements(text, session.lexing, None);
                     }
                     portals.retain(|(name, _)| name != bind.portal);
                     portals.push((bind.portal.to_vec(), effects));
@@ -150,7 +150,13 @@ impl Expected {
 }
 
 /// Notes what settings the texts of extended messages may change out of sight.
-pub fn see_extended(frames: &[u8], session: &mut Session, resolved: &mut Resolved) {
+pub fn see_extended(
+    frames: &[u8],
+    session: &mut Session,
+    resolved: &mut Resolved,
+    catalogue: Option<&Catalogue>,
+) {
+    let lexing = session.lexing;
     // As the request found it, until it parses another.
     let mut unnamed = resolved.unnamed(session).text().map(<[u8]>::to_vec);
     let mut at = 0;
@@ -162,7 +168,7 @@ pub fn see_extended(frames: &[u8], session: &mut Session, resolved: &mut Resolve
         match header.tag {
             tag::PARSE => {
                 let Ok(parse) = Parse::read(body) else { break };
-                session.untold.see_statements(parse.text, session.lexing);
+                session.untold.see_statements(parse.text, lexing, catalogue);
                 if parse.name.is_empty() {
                     unnamed = None;
                 } else {
@@ -173,10 +179,12 @@ pub fn see_extended(frames: &[u8], session: &mut Session, resolved: &mut Resolve
                 let Ok(bind) = Bind::read(body) else { break };
                 if bind.statement.is_empty() {
                     if let Some(text) = &unnamed {
-                        session.untold.see_statements(text, session.lexing);
+                        session.untold.see_statements(text, lexing, catalogue);
                     }
                 } else if let Some(named) = resolved.resolve() {
-                    session.untold.see_statements(named.text(), session.lexing);
+                    session
+                        .untold
+                        .see_statements(named.text(), lexing, catalogue);
                 }
             }
             tag::DESCRIBE | tag::CLOSE

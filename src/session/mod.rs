@@ -31,7 +31,7 @@ pub use unnamed::{Stamp, Unnamed};
 
 use crate::{
     protocol::startup::Setting,
-    sql::{Isolation, Lexing, Untold},
+    sql::{Isolation, Lexing, Untold, catalogue::Catalogue},
 };
 use prepared::{Named, Names};
 use settings::{Settings, Tracker, Value};
@@ -145,6 +145,16 @@ impl Session {
     /// All names of prepared statements that the server has acknowledged.
     pub fn all_names(&self) -> impl Iterator<Item = (&[u8], &Named)> {
         self.names.iter().flat_map(|names| names.settled())
+    }
+
+    /// Some statement that was prepared in SQL is run: takes note of what they may set.
+    pub fn sees_prepared(&mut self, catalogue: Option<&Catalogue>) {
+        for (_, named) in self.names.iter().flat_map(|names| names.iter()) {
+            if let Named::Sql(_) = named {
+                self.untold
+                    .see_statements(named.text(), self.lexing, catalogue);
+            }
+        }
     }
 
     /// The same, if there ever were any.

@@ -142,8 +142,9 @@ impl Replay {
     }
 
     /// Writes it, hidden, ahead of the first statement. `recovering`: to a replica, which refuses
-    /// to be told READ WRITE.
-    pub fn write(&self, sink: &mut Sink<'_>, recovering: bool) {
+    /// to be told READ WRITE. `sets`: what follows may set something, which is too late for some
+    /// modes once a snapshot has been taken.
+    pub fn write(&self, sink: &mut Sink<'_>, recovering: bool, sets: bool) {
         if recovering && self.modes.read_only == Some(false) {
             let modes = Begin {
                 read_only: None,
@@ -162,6 +163,9 @@ impl Replay {
                     values,
                 } => sink.hidden_extended(text, types, values),
             }
+        }
+        if self.queried && sets {
+            sink.hidden_query(b"SELECT 1");
         }
     }
 }

@@ -270,7 +270,8 @@ fn within(session: &Session, text: &[u8], classify: &mut impl FnMut(&[u8]) -> Cl
 }
 
 /// A text of one EXECUTE whose arguments are harmless, which its class tells by not asking for a
-/// look afterwards, has the class of the statement that it executes.
+/// look afterwards, has the class of the statement that it executes, if that is known. After any
+/// other EXECUTE a look is taken.
 #[cold]
 fn executed(
     session: &Session,
@@ -278,19 +279,27 @@ fn executed(
     class: Class,
     classify: &mut impl FnMut(&[u8]) -> Class,
 ) -> Class {
-    let alone = class.kind == Kind::Single
-        && class.access == Access::Primary(Why::Session)
-        && !class.traits.has(Traits::OBSERVE);
-    let effects = if alone {
-        sql::effects(text, session.lexing)
-    } else {
-        None
-    };
-    let Some([Effect::Execute(name)]) = effects.as_deref() else {
+    if class.traits.has(Traits::OBSERVE) {
         return class;
-    };
-    let Some(named) = session.meaning(name.as_bytes()) else {
+    }
+    let effects = sql::effects(text, session.lexing);
+    let executes = |effect: &Effect| matches!(effect, Effect::Execute(_));
+    if effects
+        .as_ref()
+        .is_some_and(|all| !all.iter().any(executes))
+    {
         return class;
+    }
+    let alone = class.kind == Kind::Single && class.access == Access::Primary(Why::Session);
+    let named = match effects.as_deref() {
+        Some([Effect::Execute(name)]) if alone => session.meaning(name.as_bytes()),
+        _ => None,
+    };
+    let Some(named) = named else {
+        return Class {
+            traits: class.traits.with(Traits::OBSERVE),
+            ..class
+        };
     };
     let inner = classify(named.text());
     let mut traits = inner.traits.with(Traits::SQL_PREPARED);

@@ -609,6 +609,106 @@ fn settings_with_a_prefix_belong_to_one_session_however_they_are_set() {
     });
 }
 
+/// A setting whose name is made at run time, out of sight of whoever reads the statement.
+#[test]
+fn settings_that_nobody_can_name_stay_with_their_session_whatever_sets_them() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 2").await;
+        let client = proxy.connect("app", "app").await;
+        let [
+            maker,
+            inner,
+            outer,
+            dynamic,
+            table,
+            view,
+            column,
+            domain,
+            rule,
+            quiet,
+        ] = [
+            "maker", "inner", "outer", "dynamic", "t", "v", "c", "d", "r", "q",
+        ]
+        .map(unique);
+        client
+            .batch_execute(&format!(
+                "create function {maker}(n text) returns int language plpgsql as \
+                 $$ begin perform set_config('app.' || n, 'x', false); return 1; end $$; \
+                 create procedure {inner}(n text) language sql as $$ select {maker}(n) $$; \
+                 create procedure {outer}(n text) language plpgsql as $$ begin call {inner}(n); end $$; \
+                 create function {dynamic}(n text) returns void language plpgsql as \
+                 $$ begin execute 'select {maker}($1)' using n; end $$; \
+                 create table {table} (n text); \
+                 create function {table}() returns trigger language plpgsql as \
+                 $$ begin perform {maker}(new.n); return new; end $$; \
+                 create trigger made before insert on {table} for each row execute function {table}(); \
+                 create view {view} as select n, {maker}(n) from (values ('view')) v (n); \
+                 create table {column} (n int default {maker}('column'), a int); \
+                 create domain {domain} as text check ({maker}(value) = 1); \
+                 create table {rule} (n text); \
+                 create rule made as on insert to {rule} do also select {maker}(new.n); \
+                 create table {quiet} (n text); insert into {table} values ('first')"
+            ))
+            .await
+            .unwrap();
+        proxy
+            .wait_for_route("app", "select current_setting('app.told', true)")
+            .await;
+        let pins = || proxy.metric("pgsplit_pins_total", &["reason=\"setting\""]);
+        for (name, sql) in [
+            ("call", format!("call {inner}('call')")),
+            ("nested", format!("call {outer}('nested')")),
+            (
+                "block",
+                format!("do $$ begin perform {maker}('block'); end $$"),
+            ),
+            ("dynamic", format!("select {dynamic}('dynamic')")),
+            ("trigger", format!("insert into {table} values ('trigger')")),
+            ("view", format!("select * from {view}")),
+            ("column", format!("insert into {column} (a) values (1)")),
+            ("domain", format!("select 'domain'::{domain}")),
+            ("rule", format!("insert into {rule} values ('rule')")),
+            (
+                "prepared",
+                format!("prepare p as select {maker}('prepared'); execute p"),
+            ),
+        ] {
+            for simple in [true, false] {
+                if !simple && name == "prepared" {
+                    continue;
+                }
+                let before = pins();
+                let client = proxy.connect("app", "app").await;
+                if simple {
+                    client.batch_execute(&sql).await.unwrap();
+                } else {
+                    client.execute(&sql, &[]).await.unwrap();
+                }
+                // Others come and go on the connections that are left.
+                for _ in 0..2 {
+                    let other = proxy.connect("app", "app").await;
+                    let sql = format!(
+                        "{PRIMARY}select coalesce(current_setting('app.{name}', true), '')"
+                    );
+                    assert_eq!(value(&other, &sql).await, "", "{name}");
+                    assert_eq!(value(&client, &sql).await, "x", "{name}");
+                }
+                assert_eq!(pins(), before + 1.0, "{name}");
+            }
+        }
+        // Whatever has nothing to do with it pins nobody.
+        let before = pins();
+        let client = proxy.connect("app", "app").await;
+        client
+            .batch_execute(&format!(
+                "insert into {quiet} values ('quiet'); do $$ begin perform 1; end $$"
+            ))
+            .await
+            .unwrap();
+        assert_eq!(pins(), before);
+    });
+}
+
 #[test]
 fn sequence_values_are_the_sessions_own() {
     run(async {

@@ -462,17 +462,20 @@ impl Task {
         if traits.has(Traits::BACKEND_STATE) {
             self.session.pending.add(Pin::Backend);
         }
-        if traits.has(Traits::SETS_UNTOLD) {
-            self.session.untold.others = true;
-        }
         if traits.has(Traits::OBSERVE) {
             self.session.suspect = true;
+            let catalogue = self.tenant.database.catalogue();
+            let catalogue = catalogue.as_deref();
+            if traits.has(Traits::SQL_PREPARED) {
+                self.session.sees_prepared(catalogue);
+            }
             let bytes = scratch.client_in.filled();
             if let Some(text) = request.query.clone().and_then(|range| bytes.get(range)) {
                 let lexing = self.session.lexing;
-                self.session.untold.see_statements(text, lexing);
+                self.session.untold.see_statements(text, lexing, catalogue);
             } else if let Some(frames) = bytes.get(..request.len) {
-                see_extended(frames, &mut self.session, &mut scratch.resolved);
+                let resolved = &mut scratch.resolved;
+                see_extended(frames, &mut self.session, resolved, catalogue);
             }
         }
         if traits.has(Traits::SEQUENCES) {
@@ -549,7 +552,7 @@ impl Task {
                 sink.backend.settings = Some(Arc::clone(wanted));
             }
             if let Transaction::Deferred(replay) = &self.session.transaction {
-                replay.write(&mut sink, replica);
+                replay.write(&mut sink, replica, class.traits.has(Traits::EFFECTS));
             }
         }
         // The settings last: few requests need to look at them.
@@ -625,7 +628,6 @@ impl Task {
 /// What happens, or is asked for, out of sight.
 const UNSEEN: Traits = Traits::OBSERVE
     .with(Traits::BACKEND_STATE)
-    .with(Traits::SETS_UNTOLD)
     .with(Traits::SEQUENCES);
 
 /// Reported settings that no session sets (PostgreSQL manual, "Asynchronous Operations"), or not as

@@ -32,6 +32,8 @@ pub(super) struct Body {
     pub(super) writes: bool,
     /// May read and write what it doesn't name.
     pub(super) untold: bool,
+    /// Runs SQL that is made at run time.
+    pub(super) dynamic: bool,
 }
 
 impl Body {
@@ -71,6 +73,7 @@ impl Body {
             && (word == "execute" || begins_statement(tokens, at))
         {
             self.suspicious = self.suspicious.or(Some(what));
+            self.dynamic |= word == "execute";
             self.writes |= what == WRITES;
             // TRUNCATE may empty other tables, too.
             let told = [WRITES, "locks", "notifies"].contains(&what) && word != "truncate";

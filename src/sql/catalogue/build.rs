@@ -1,6 +1,6 @@
 //! Takes the rows of [`super::QUERIES`] and derives the [`Catalogue`].
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use super::{
     Catalogue, QueryId, Untold,
@@ -8,6 +8,7 @@ use super::{
     builtin::{self, Volatility},
     flags::{Bad, Flags},
     resolve::{self, Space},
+    setters,
 };
 use crate::sql::Tables;
 
@@ -32,6 +33,18 @@ pub(super) struct Object {
     pub(super) tables: Tables,
     /// Of functions: writes.
     pub(super) writes: bool,
+    pub(super) sets: Sets,
+}
+
+/// How a function may set settings whose names are made at run time.
+#[derive(Debug, Default)]
+pub(super) enum Sets {
+    /// Only by what it refers to.
+    #[default]
+    Otherwise,
+    Itself,
+    /// It runs SQL that is made at run time: by whatever is a word of its source.
+    Mentions(Box<[Vec<u8>]>),
 }
 
 /// Collects rows. Rows that can't be understood count as the worst that they could mean.
@@ -208,8 +221,13 @@ impl CatalogueBuilder {
         self.settings.see(source.as_bytes());
         let mut own = Untold::default();
         own.see(source.as_bytes());
+        if own.others {
+            object.sets = Sets::Itself;
+        } else if body.dynamic {
+            let words: HashSet<Vec<u8>> = setters::words(source.as_bytes()).collect();
+            object.sets = Sets::Mentions(words.into_iter().collect());
+        }
         if let Some(bad) = &mut object.bad {
-            bad.sets = own.others;
             bad.observe |= object.session.is_some();
         }
         object.references = body.references.into_iter().collect();

@@ -19,8 +19,6 @@ impl Flags {
     pub(crate) const FUNCTION_OBSERVE: Self = Self(1 << 5);
     /// A bad function keeps what lives in one backend.
     pub(crate) const FUNCTION_BACKEND: Self = Self(1 << 6);
-    /// A bad function may set settings whose names can't be told.
-    pub(crate) const FUNCTION_SETS: Self = Self(1 << 7);
     /// A table, view, sequence, … of this name exists.
     pub(crate) const RELATION: Self = Self(1 << 8);
     /// Reading one of them runs something that isn't read-safe.
@@ -83,17 +81,11 @@ impl Flags {
 
 /// Why something isn't read-safe, and what follows from it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(
-    clippy::struct_excessive_bools,
-    reason = "independent facts: any of them may hold with any other"
-)]
 pub(super) struct Bad {
     pub(super) why: BadWhy,
     pub(super) may_write: bool,
     pub(super) observe: bool,
     pub(super) backend: bool,
-    /// Sets settings whose names are made at run time.
-    pub(super) sets: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -111,7 +103,6 @@ impl Bad {
             may_write,
             observe,
             backend,
-            sets: false,
         }
     }
 
@@ -122,15 +113,12 @@ impl Bad {
         } else {
             self.why
         };
-        Self {
-            sets: self.sets || other.sets,
-            ..Self::new(
-                why,
-                self.may_write || other.may_write,
-                self.observe || other.observe,
-                self.backend || other.backend,
-            )
-        }
+        Self::new(
+            why,
+            self.may_write || other.may_write,
+            self.observe || other.observe,
+            self.backend || other.backend,
+        )
     }
 
     /// May do anything.

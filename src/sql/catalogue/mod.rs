@@ -14,6 +14,7 @@ mod flags;
 mod queries;
 mod reach;
 mod resolve;
+mod setters;
 
 pub use build::CatalogueBuilder;
 pub use queries::{QUERIES, Query, QueryId};
@@ -45,6 +46,7 @@ pub struct Catalogue {
     details: HashMap<Box<[u8]>, Box<str>, FixedState>,
     isolations: Box<[build::DefaultIsolation]>,
     reach: reach::Reach,
+    setters: setters::Setters,
 }
 
 /// Flags by folded name.
@@ -118,6 +120,13 @@ impl Catalogue {
     #[must_use]
     pub fn settings(&self) -> &[Box<str>] {
         &self.settings
+    }
+
+    /// Running `text` may set settings whose names are made at run time, as far as the names in it
+    /// tell. Takes time: only for what may touch the session at all.
+    #[must_use]
+    pub fn may_set_untold(&self, text: &[u8]) -> bool {
+        self.setters.occur_in(text)
     }
 
     /// How many names are known.

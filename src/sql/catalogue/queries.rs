@@ -132,7 +132,7 @@ LEFT JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid";
 
 /// `owner kind, owner oid, kind of what it rests on, its oid`. Kinds: `f` function, `o` operator,
 /// `r` relation, `t` type; `g` as an owner: a relation,
-/// through what writing to it runs (triggers and their conditions, defaults, checks, policies).
+/// through what writing to it runs (triggers and their conditions, defaults, checks, policies, rules).
 const EDGES: &str = "\
 WITH RECURSIVE apart AS ( \
     SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relpersistence = 'u' OR c.relkind = 'f' \
@@ -145,14 +145,15 @@ SELECT 'r', a.inhparent::text, 'r', a.inhrelid::text FROM above a \
 UNION ALL \
 SELECT 'g', t.tgrelid::text, 'f', t.tgfoid::text FROM pg_catalog.pg_trigger t WHERE NOT t.tgisinternal \
 UNION ALL \
-SELECT 'g', coalesce(a.adrelid, k.conrelid, t.tgrelid, p.polrelid)::text, 'f', d.refobjid::text FROM pg_catalog.pg_depend d \
+SELECT 'g', coalesce(a.adrelid, k.conrelid, t.tgrelid, p.polrelid, w.ev_class)::text, 'f', d.refobjid::text FROM pg_catalog.pg_depend d \
   LEFT JOIN pg_catalog.pg_attrdef a ON d.classid = 'pg_catalog.pg_attrdef'::regclass AND a.oid = d.objid \
   LEFT JOIN pg_catalog.pg_constraint k ON d.classid = 'pg_catalog.pg_constraint'::regclass AND k.oid = d.objid \
     AND k.contype = 'c' AND k.conrelid <> 0 \
   LEFT JOIN pg_catalog.pg_trigger t ON d.classid = 'pg_catalog.pg_trigger'::regclass AND t.oid = d.objid AND NOT t.tgisinternal \
   LEFT JOIN pg_catalog.pg_policy p ON d.classid = 'pg_catalog.pg_policy'::regclass AND p.oid = d.objid \
+  LEFT JOIN pg_catalog.pg_rewrite w ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND w.oid = d.objid AND w.ev_type <> '1' \
   WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid >= 16384 \
-    AND coalesce(a.adrelid, k.conrelid, t.tgrelid, p.polrelid) IS NOT NULL \
+    AND coalesce(a.adrelid, k.conrelid, t.tgrelid, p.polrelid, w.ev_class) IS NOT NULL \
 UNION ALL \
 SELECT 'f', g.aggfnoid::oid::text, 'f', x.f::text FROM pg_catalog.pg_aggregate g \
   CROSS JOIN LATERAL (VALUES (g.aggtransfn::oid), (g.aggfinalfn::oid), (g.aggcombinefn::oid), (g.aggserialfn::oid), \

@@ -9,6 +9,7 @@ use super::{
     build::{CatalogueBuilder, DefaultIsolation, Id, Object},
     flags::{Bad, BadWhy, Flags},
     reach::Reach,
+    setters::Setters,
 };
 
 /// Kinds of objects; each has oids of its own.
@@ -22,9 +23,10 @@ pub(super) enum Space {
 
 pub(super) fn resolve(builder: CatalogueBuilder, generation: u64) -> Catalogue {
     let reach = Reach::of(&builder);
+    let setters = Setters::of(&builder);
     let mut graph = Graph::new(builder);
     graph.spread();
-    graph.catalogue(generation, reach)
+    graph.catalogue(generation, reach, setters)
 }
 
 struct Graph {
@@ -184,7 +186,7 @@ impl Graph {
         }
     }
 
-    fn catalogue(mut self, generation: u64, reach: Reach) -> Catalogue {
+    fn catalogue(mut self, generation: u64, reach: Reach, setters: Setters) -> Catalogue {
         let mut names = Names::default();
         let mut details = HashMap::default();
         let loud = self.loud();
@@ -230,6 +232,7 @@ impl Graph {
             names,
             details,
             reach,
+            setters,
         }
     }
 }
@@ -285,7 +288,6 @@ fn flags(space: Space, object: &Object) -> Flags {
     when(function && bad.may_write, Flags::FUNCTION_MAY_WRITE);
     let observe = bad.observe || object.session.is_some();
     when(function && observe, Flags::FUNCTION_OBSERVE);
-    when(function && bad.sets, Flags::FUNCTION_SETS);
     when(function && bad.backend, Flags::FUNCTION_BACKEND);
     when(relation && bad.may_write, Flags::RELATION_MAY_WRITE);
     when(relation && bad.observe, Flags::RELATION_OBSERVE);

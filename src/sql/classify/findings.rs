@@ -84,9 +84,6 @@ impl<'c, 't, 'a> Findings<'c, 't, 'a> {
                 .with(Traits::BACKEND_STATE)
                 .with(Traits::OBSERVE);
         }
-        if flags.has(Flags::FUNCTION_SETS) {
-            self.traits = self.traits.with(Traits::SETS_UNTOLD);
-        }
     }
 
     /// A name that reads a relation.

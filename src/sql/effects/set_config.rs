@@ -4,6 +4,7 @@
 use super::set::{OWN, current_name, literal, name_list};
 use crate::sql::{
     Effect, Lexing, Scope, SettingValue,
+    catalogue::Catalogue,
     lexer::{Cursor, TokenKind, statements},
 };
 
@@ -167,14 +168,18 @@ impl Untold {
     }
 
     /// Adds what running the statements of `text` may set, which leaves out what they define.
-    pub fn see_statements(&mut self, text: &[u8], lexing: Lexing) {
+    pub fn see_statements(&mut self, text: &[u8], lexing: Lexing, catalogue: Option<&Catalogue>) {
+        let mut sees = |statement: &[u8]| {
+            self.see(statement);
+            self.others |= catalogue.is_some_and(|known| known.may_set_untold(statement));
+        };
         let Some(statements) = statements(text, lexing) else {
-            return self.see(text);
+            return sees(text);
         };
         for range in statements {
             let statement = text.get(range).unwrap_or_default();
             if !Cursor::new(statement, lexing).at_word("create") {
-                self.see(statement);
+                sees(statement);
             }
         }
     }
@@ -307,7 +312,7 @@ mod tests {
     fn what_is_only_defined_sets_nothing() {
         let mut untold = Untold::default();
         let text = b"create function f() returns void as 'set_config(a, b, c)'; set x.y = 1";
-        untold.see_statements(text, Lexing::default());
+        untold.see_statements(text, Lexing::default(), None);
         assert_eq!(
             (untold.names.join(" ").as_str(), untold.others),
             ("x.y", false)

@@ -9,6 +9,7 @@ const NONE: Traits = Traits::NONE;
 const OBSERVE: Traits = Traits::OBSERVE;
 const ALONE: Traits = Traits::NO_TRANSACTION;
 const DDL: Traits = Traits::DDL.with(OBSERVE);
+const DEFAULTS: Traits = Traits::DEFAULTS;
 const PREPARED: Traits = Traits::SQL_PREPARED.with(EFFECTS);
 const STATE: Traits = EFFECTS.with(PURE);
 
@@ -120,8 +121,18 @@ fn statements_that_belong_on_the_primary() {
         ),
         ("drop database d", Ddl, DDL.with(ALONE)),
         ("drop index concurrently i", Ddl, DDL.with(ALONE)),
-        ("alter database d set x = 1", Ddl, DDL),
-        ("alter database d set tablespace x", Ddl, DDL.with(ALONE)),
+        ("alter database d set x = 1", Ddl, DDL.with(DEFAULTS)),
+        (
+            "ALTER USER a IN DATABASE d RESET ALL",
+            Ddl,
+            DDL.with(DEFAULTS),
+        ),
+        ("alter role a password 'x'", Ddl, DDL),
+        (
+            "alter database d set tablespace x",
+            Ddl,
+            DDL.with(ALONE).with(DEFAULTS),
+        ),
         ("drop table t", Ddl, DDL),
         ("grant select on t to a", Ddl, DDL),
         ("comment on table t is 'x'", Ddl, DDL),

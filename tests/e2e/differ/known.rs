@@ -481,6 +481,51 @@ const SESSIONS: &[&[&str]] = &[
         "commit",
         "select count(*) from t",
     ],
+    // Modes, before and behind the first snapshot.
+    &[
+        "begin read only",
+        "select a from t order by a",
+        "set transaction_read_only = off",
+        "rollback",
+        "begin read only",
+        "select 1",
+        "set transaction_read_only = on",
+        "savepoint s",
+        "set transaction read write",
+        "rollback to s",
+        "select set_config('transaction_read_only', 'off', true)",
+        "rollback",
+        "begin read only",
+        "set transaction_read_only = off",
+        "insert into t values (70, 'x') returning a",
+        "rollback",
+    ],
+    &[
+        "begin",
+        "select a from t order by a",
+        "set transaction_isolation = 'serializable'",
+        "rollback",
+        "begin",
+        "select a from t order by a",
+        "set transaction_isolation to 'read committed'",
+        "set transaction_read_only = on",
+        "select 1",
+        "set transaction_read_only = off",
+        "rollback",
+        "begin",
+        "select a from t order by a",
+        "set transaction_isolation = 'repeatable read'; select 1",
+        "rollback",
+        "begin",
+        "select 1",
+        "select set_config('transaction_isolation', 'serializable', true)",
+        "rollback",
+        "begin",
+        "set transaction_isolation = 'serializable'",
+        "select a from t order by a",
+        "show transaction_isolation",
+        "commit",
+    ],
     &[
         "begin isolation level serializable",
         "show transaction_isolation",
@@ -531,12 +576,10 @@ const SESSIONS: &[&[&str]] = &[
 pub(super) fn sessions() -> Vec<Vec<Message>> {
     let mut scripts = Vec::new();
     for statements in SESSIONS {
-        scripts.push(
-            statements
-                .iter()
-                .flat_map(|sql| [query(sql), Wait])
-                .collect(),
-        );
+        let simple = || statements.iter().flat_map(|sql| [query(sql), Wait]);
+        scripts.push(simple().collect());
+        let optimistic = [query("set pgsplit.transactions = 'optimistic'"), Wait];
+        scripts.push(optimistic.into_iter().chain(simple()).collect());
         let extended = |waits: bool| {
             let messages = statements.iter().flat_map(move |sql| {
                 let mut messages = vec![
