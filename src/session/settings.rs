@@ -48,11 +48,13 @@ pub struct Settings {
     entries: Vec<(Box<str>, Value)>,
 }
 
-/// Settings that end with their transaction, whatever the SET says.
-const OF_TRANSACTION: [&str; 3] = [
+/// Settings that no connection is brought to: they end with their transaction, whatever the SET says,
+/// or (`seed`) act once.
+const UNTRACKED: [&str; 4] = [
     "transaction_isolation",
     "transaction_read_only",
     "transaction_deferrable",
+    "seed",
 ];
 const SESSION_AUTHORIZATION: &str = "session_authorization";
 const ROLE: &str = "role";
@@ -148,7 +150,7 @@ impl Settings {
         for (mut name, value) in observed {
             // pg_settings has DateStyle and the like: one setting has one name here.
             name.make_ascii_lowercase();
-            if !OF_TRANSACTION.contains(&&*name) {
+            if !UNTRACKED.contains(&&*name) {
                 settings.insert(name, Value::Text(value));
             }
         }
@@ -404,7 +406,7 @@ impl Tracker {
 
     /// A SET or RESET succeeded.
     pub fn set(&mut self, name: &str, value: &SettingValue, scope: Scope) {
-        if scope == Scope::Session && !OF_TRANSACTION.contains(&name) {
+        if scope == Scope::Session && !UNTRACKED.contains(&name) {
             self.change(self.current.with(&self.base, name, value));
         }
     }

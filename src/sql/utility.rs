@@ -165,6 +165,11 @@ fn set(statement: &[u8], lexing: Lexing, at: &mut Cursor<'_>) -> Option<Class> {
         {
             on_primary(Why::Transaction)
         }
+        // Where random() goes on from there.
+        Some(Effect::Set { name, .. }) if &*name == "seed" => Class::primary(
+            Why::Session,
+            EFFECTS.with(Traits::BACKEND_STATE).with(Traits::OBSERVE),
+        ),
         Some(_) => tracked,
     })
 }

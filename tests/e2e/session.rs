@@ -709,6 +709,37 @@ fn settings_that_nobody_can_name_stay_with_their_session_whatever_sets_them() {
     });
 }
 
+/// `setseed` and SET seed: what `random()` then gives is a sequence, which lives in one backend.
+#[test]
+fn seeds_are_the_sessions_own() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 3").await;
+        for seed in [
+            "select setseed(0.25)",
+            "set seed = 0.25",
+            "set seed to 0.25; select 1",
+        ] {
+            let mut sequences = Vec::new();
+            for _ in 0..2 {
+                let client = proxy.connect("app", "app").await;
+                let other = proxy.connect("app", "app").await;
+                client.batch_execute(seed).await.unwrap();
+                let mut sequence = Vec::new();
+                for _ in 0..4 {
+                    for node in ["", PRIMARY] {
+                        sequence.push(value(&client, &format!("{node}select random()")).await);
+                        value(&other, &format!("{node}select random()")).await;
+                    }
+                }
+                sequences.push(sequence);
+            }
+            assert_eq!(sequences[0], sequences[1], "{seed}");
+            sequences[0].dedup();
+            assert_eq!(sequences[0].len(), 8, "{seed}");
+        }
+    });
+}
+
 #[test]
 fn sequence_values_are_the_sessions_own() {
     run(async {

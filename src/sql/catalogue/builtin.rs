@@ -238,6 +238,7 @@ const BACKEND_STATE: &[&str] = &[
     "pg_replication_origin_session_progress",
     "pg_replication_origin_xact_setup",
     "pg_replication_origin_xact_reset",
+    "setseed",
 ];
 
 /// Change session state. Locks that end with the transaction don't.
@@ -250,7 +251,6 @@ const SESSION: &[&str] = &[
     "pg_try_advisory_lock",
     "pg_try_advisory_lock_shared",
     "set_config",
-    "setseed",
 ];
 
 /// Their C functions are marked as what they are.
