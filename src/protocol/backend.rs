@@ -75,6 +75,8 @@ pub struct ErrorView<'a> {
     /// FATAL or PANIC: the connection ends with it.
     pub fatal: bool,
     pub message: &'a [u8],
+    /// Empty: it has none.
+    pub hint: &'a [u8],
 }
 
 impl<'a> ErrorView<'a> {
@@ -87,6 +89,7 @@ impl<'a> ErrorView<'a> {
             sqlstate: SqlState::INTERNAL_ERROR,
             fatal: false,
             message: b"",
+            hint: b"",
         };
         let mut fields = Fields::new(tag::ERROR_RESPONSE, body);
         loop {
@@ -102,6 +105,7 @@ impl<'a> ErrorView<'a> {
                     }
                 }
                 b'M' => view.message = fields.string()?,
+                b'H' => view.hint = fields.string()?,
                 _ => {
                     fields.string()?;
                 }

@@ -345,7 +345,8 @@ fn negotiate(minor: u16, unrecognized: &[&[u8]]) -> Vec<u8> {
 }
 
 /// Splits as `pg_split_opts` does (white space; a backslash takes the next character literally) and
-/// reads `-c name=value`, `-cname=value` and `--name=value` as `process_postgres_switches` does.
+/// reads `-c name=value`, `--name=value` and the letters of settings that a session may change as
+/// `process_postgres_switches` does.
 fn split_options(options: &str) -> Result<Vec<Setting>, StartupError> {
     let mut settings = Vec::new();
     let mut arguments = split_arguments(options).into_iter();
@@ -360,7 +361,9 @@ fn split_options(options: &str) -> Result<Vec<Setting>, StartupError> {
         } else if let Some(short) = argument.strip_prefix("-c") {
             (format!("-c {short}"), short.to_owned())
         } else {
-            return Err(StartupError::Argument(argument.into()));
+            let next = || arguments.next();
+            settings.push(switch(&argument, next).ok_or(StartupError::Argument(argument.into()))?);
+            continue;
         };
         match assignment.split_once('=') {
             Some((name, value)) if !name.is_empty() => {
@@ -370,6 +373,41 @@ fn split_options(options: &str) -> Result<Vec<Setting>, StartupError> {
         }
     }
     Ok(settings)
+}
+
+/// What `-e`, `-f…` and `-S…` stand for (PostgreSQL manual, "postgres"). All other letters are the
+/// server's, or a superuser's.
+fn switch(argument: &str, next: impl FnOnce() -> Option<String>) -> Option<Setting> {
+    let mut rest = argument.strip_prefix('-')?.chars();
+    let letter = rest.next()?;
+    let attached = rest.as_str();
+    let value = || {
+        if attached.is_empty() {
+            next()
+        } else {
+            Some(attached.to_owned())
+        }
+    };
+    let (name, value) = match letter {
+        'e' if attached.is_empty() => ("datestyle", "euro".to_owned()),
+        'S' => ("work_mem", value()?),
+        'f' => {
+            let plan = match value()?.as_str() {
+                "b" => "enable_bitmapscan",
+                "h" => "enable_hashjoin",
+                "i" => "enable_indexscan",
+                "m" => "enable_mergejoin",
+                "n" => "enable_nestloop",
+                "o" => "enable_indexonlyscan",
+                "s" => "enable_seqscan",
+                "t" => "enable_tidscan",
+                _ => return None,
+            };
+            (plan, "false".to_owned())
+        }
+        _ => return None,
+    };
+    Some((name.into(), value.into()))
 }
 
 fn split_arguments(options: &str) -> Vec<String> {

@@ -234,6 +234,14 @@ impl Door {
             }
         }
         let settings = Settings::from_startup(&parameters);
+        if settings.get(PRELOAD).is_some() {
+            return Err(Visible::fatal(
+                Fault::Client,
+                SqlState::FEATURE_NOT_SUPPORTED,
+                "local_preload_libraries has no effect on server connections that are shared",
+            )
+            .hint("use LOAD, which keeps the session's connection"));
+        }
         let defaults = tenant.defaults();
         let (settings, welcome) = match tenant.welcome(&settings) {
             Some(known) => known,
@@ -557,6 +565,9 @@ async fn told(lease: &mut Lease, settings: &Arc<Settings>) -> Result<Vec<Setting
     }
     Ok(welcome)
 }
+
+/// It acts at the start of a server process only.
+const PRELOAD: &str = "local_preload_libraries";
 
 /// Servers that a login may lose.
 const LOSSES: usize = 3;

@@ -66,6 +66,7 @@ pub(super) enum Problem {
     Refused {
         sqlstate: SqlState,
         message: String,
+        hint: Option<String>,
     },
     /// Not an answer to what was asked.
     Protocol,
@@ -88,14 +89,17 @@ impl Problem {
         matches!(self, Self::Refused { .. })
     }
 
-    /// As the client hears of it.
+    /// As the client hears of it: in the server's words where it said something.
     pub(super) fn visible(&self, during: &str) -> Visible {
         match self {
-            Self::Refused { sqlstate, message } => Visible::error(
-                Fault::Proxy,
-                *sqlstate,
-                format!("{message} (while {during})"),
-            ),
+            Self::Refused {
+                sqlstate,
+                message,
+                hint,
+            } => Visible {
+                hint: hint.clone().map(Into::into),
+                ..Visible::error(Fault::Proxy, *sqlstate, message.clone())
+            },
             Self::Io(_) | Self::TimedOut | Self::Protocol => Visible::error(
                 Fault::Node,
                 SqlState::CONNECTION_FAILURE,
@@ -386,6 +390,8 @@ async fn exchange(server: &mut Server, out: &[u8]) -> Result<Answer, Problem> {
                 refused = Some(Problem::Refused {
                     sqlstate: error.sqlstate,
                     message: String::from_utf8_lossy(error.message).into_owned(),
+                    hint: (!error.hint.is_empty())
+                        .then(|| String::from_utf8_lossy(error.hint).into_owned()),
                 });
                 if error.fatal {
                     return Err(refused.unwrap_or(Problem::Protocol));
@@ -531,7 +537,9 @@ impl fmt::Display for Problem {
         match self {
             Self::Io(error) => write!(f, "{error}"),
             Self::TimedOut => f.write_str("no answer in time"),
-            Self::Refused { sqlstate, message } => write!(f, "{message} (SQLSTATE {sqlstate})"),
+            Self::Refused {
+                sqlstate, message, ..
+            } => write!(f, "{message} (SQLSTATE {sqlstate})"),
             Self::Protocol => f.write_str("an answer to something else"),
         }
     }

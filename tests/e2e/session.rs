@@ -302,6 +302,47 @@ fn startup_options_are_the_sessions_reset_values() {
     });
 }
 
+/// Letters of `postgres` among the options; and what is wrong with a startup packet, in the server's
+/// own words.
+#[test]
+fn startup_packets_mean_what_they_mean_directly() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
+        let mut seen = Vec::new();
+        for port in [proxy.port, cluster().nodes()[0].port] {
+            let mut answers = Vec::new();
+            for options in [
+                "-S 2048 -fs -e",
+                "-c work_mem=lots",
+                "-c timezone=Nowhere",
+                "-c nothing=1",
+                "-c extra_float_digits=99",
+                "-c role=nobody",
+                "-fx",
+                "-S",
+                "--work-mem=1MB -c datestyle=german",
+            ] {
+                let parameters = [("user", "app"), ("database", "app"), ("options", options)];
+                let answer = match Raw::connect_with(port, 196_608, &parameters).await {
+                    Err(error) => ['S', 'V', 'C', 'M']
+                        .map(|field| error.field(field))
+                        .to_vec(),
+                    Ok(mut raw) => {
+                        let sql = "select string_agg(name || setting, ' ' order by name) from pg_settings \
+                                   where name in ('work_mem', 'enable_seqscan', 'DateStyle')";
+                        let rows = raw.query(sql).await;
+                        let row = rows.iter().find(|frame| frame.tag == 'D').unwrap();
+                        vec![String::from_utf8_lossy(&row.body).into_owned()]
+                    }
+                };
+                answers.push((options, answer));
+            }
+            seen.push(answers);
+        }
+        assert_eq!(seen[0], seen[1]);
+    });
+}
+
 #[test]
 fn parameter_status_reaches_the_client_as_it_would_directly() {
     run(async {

@@ -77,6 +77,15 @@ fn options_are_split_as_postgresql_splits_them() {
         ("", vec![]),
         ("  \t\n", vec![]),
         ("-c a=b", vec![("a", "b")]),
+        (
+            "-e -fs -f n -S 64 -S128",
+            vec![
+                ("datestyle", "euro"),
+                ("enable_seqscan", "false"),
+                ("enable_nestloop", "false"),
+                ("work_mem", "128"),
+            ],
+        ),
         ("-ca=b", vec![("a", "b")]),
         ("--a=b", vec![("a", "b")]),
         ("--a-b=c-d", vec![("a_b", "c-d")]),
@@ -108,7 +117,16 @@ fn options_that_no_server_process_takes_are_refused() {
             "a=b",
             "invalid command-line argument for server process: a=b",
         ),
-        ("-e", "invalid command-line argument for server process: -e"),
+        (
+            "-e1",
+            "invalid command-line argument for server process: -e1",
+        ),
+        (
+            "-fx",
+            "invalid command-line argument for server process: -fx",
+        ),
+        ("-S", "invalid command-line argument for server process: -S"),
+        ("-F", "invalid command-line argument for server process: -F"),
         ("-c", "-c requires a value"),
         ("-c a", "-c a requires a value"),
         ("--a", "--a requires a value"),

@@ -449,7 +449,10 @@ impl Task {
                 .retry(RetryReason::ConnectionLost);
             return Ok(Next::Again);
         }
-        let error = problem.visible("applying the session's settings");
+        let mut error = problem.visible("applying the session's settings");
+        error
+            .hint
+            .get_or_insert("said when the session's role was taken on".into());
         self.fail(request, &error, scratch)
             .await
             .map(|()| Next::Done)

@@ -239,6 +239,7 @@ impl Exchange {
             sqlstate: SqlState::INTERNAL_ERROR,
             fatal: false,
             message: b"",
+            hint: b"",
         });
         let said = || {
             (
