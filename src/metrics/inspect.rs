@@ -438,9 +438,9 @@ impl fmt::Display for Action {
 }
 
 impl NodeRow {
-    /// A node as the view has it; `since` and `error` are not known from that.
+    /// A node as the view has it; nothing else is known of it yet.
     #[must_use]
-    pub fn of(view: &NodeView, host: String, port: u16, in_flight: u64) -> Self {
+    pub fn of(view: &NodeView, host: String, port: u16) -> Self {
         Self {
             id: view.id,
             name: Arc::clone(&view.name),
@@ -456,7 +456,7 @@ impl NodeRow {
             lag: view.lag,
             lag_bytes: view.lag_bytes,
             version: view.version,
-            in_flight,
+            in_flight: 0,
             since: None,
             error: None,
         }

@@ -34,10 +34,10 @@ use tokio_util::{sync::CancellationToken, task::TaskTracker};
 pub use catalogue::CatalogueSlot;
 pub use events::Recorded;
 pub use failover::Traffic;
-pub use roster::{NodesError, Wanted, Watched};
+pub use roster::{NodesError, Standing, Wanted, Watched};
 
 use crate::{
-    cluster::{Alert, Cause, Cluster, Event, Failure, HealthRules, NodeId, Pace, View},
+    cluster::{Alert, Cause, Cluster, Event, Failure, HealthRules, NodeId, Pace, View, What},
     config::settings,
     net::{Dialer, tls::TlsError},
     protocol::SqlState,
@@ -340,6 +340,11 @@ impl Monitor {
         let view = Arc::new(view);
         let before = self.view.swap(Arc::clone(&view));
         for event in events {
+            if let What::Health { to, .. } = event.what
+                && let Some(node) = self.roster.get(event.node)
+            {
+                node.health_changed(to);
+            }
             self.events.record(event, [&view, &before]);
         }
         // Still under the lock, so that views and their ticks keep one order.

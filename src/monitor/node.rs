@@ -12,7 +12,7 @@ use super::{
     connection::{Connection, Problem},
     roster::Watched,
 };
-use crate::cluster::{Failure, NodeId};
+use crate::cluster::{Failure, Health, NodeId};
 
 /// Watches until dropped.
 pub(super) async fn watch(monitor: Arc<Monitor>, node: Arc<Watched>, timeout: Duration) {
@@ -66,8 +66,12 @@ impl Watcher {
         };
         match connection.probe(deadline).await {
             Ok(probe) => {
-                self.last_problem = None;
+                let failed_before = self.last_problem.take().is_some();
                 self.monitor.apply(|c, now| c.probe_ok(now, id, probe));
+                let view = self.monitor.view();
+                if failed_before && view.node(id).is_some_and(|n| n.health == Health::Up) {
+                    self.node.has_problem(None);
+                }
             }
             Err(problem) => self.failed(problem),
         }
@@ -127,6 +131,7 @@ impl Watcher {
         self.connection = None;
         self.monitor
             .apply(|c, now| c.probe_failed(now, id, problem.failure));
+        self.node.has_problem(Some(problem.text.clone()));
         if self.last_problem.as_ref() != Some(&problem.text) {
             let node = self.monitor.name(id);
             tracing::warn!(%node, problem = problem.text, "probe failed");

@@ -13,12 +13,12 @@ use std::{
 };
 
 use arc_swap::{ArcSwap, ArcSwapOption};
-use tokio::sync::Notify;
+use tokio::{sync::Notify, time::Instant};
 use tokio_util::sync::CancellationToken;
 
 use super::{connection::Target, pack, unpack};
 use crate::{
-    cluster::{Expected, Failure, MAX_NODES, Member, NodeId},
+    cluster::{Expected, Failure, Health, MAX_NODES, Member, NodeId},
     config::settings,
     net::{Dialer, tls::TlsError},
 };
@@ -43,9 +43,19 @@ pub struct Watched {
     sample_wanted: AtomicBool,
     /// The first failure that queries saw since the task last looked, packed; zero: none.
     failure: AtomicU64,
+    standing: Mutex<Standing>,
     pub(super) wake: Notify,
     /// Cancelled when the node is forgotten.
     pub(super) stop: CancellationToken,
+}
+
+/// How long a node has been as it is, and what was last wrong with it, for those who look.
+#[derive(Clone, Debug)]
+pub struct Standing {
+    /// When its health became what it is.
+    pub since: Instant,
+    /// The newest failure since it was last up.
+    pub problem: Option<String>,
 }
 
 /// See the module's description.
@@ -196,6 +206,10 @@ impl Roster {
                 leaving: AtomicBool::new(false),
                 sample_wanted: AtomicBool::new(false),
                 failure: AtomicU64::new(0),
+                standing: Mutex::new(Standing {
+                    since: Instant::now(),
+                    problem: None,
+                }),
                 wake: Notify::new(),
                 stop: stop.child_token(),
             }));
@@ -259,6 +273,30 @@ impl Watched {
     #[must_use]
     pub fn is_leaving(&self) -> bool {
         self.leaving.load(Ordering::SeqCst)
+    }
+
+    /// How it stands.
+    #[must_use]
+    pub fn standing(&self) -> Standing {
+        self.now_standing().clone()
+    }
+
+    /// Its health is another from now on.
+    pub(super) fn health_changed(&self, to: Health) {
+        let mut standing = self.now_standing();
+        standing.since = Instant::now();
+        if to == Health::Up {
+            standing.problem = None;
+        }
+    }
+
+    /// Something is wrong with it; `None`: no longer.
+    pub(super) fn has_problem(&self, problem: Option<String>) {
+        self.now_standing().problem = problem;
+    }
+
+    fn now_standing(&self) -> MutexGuard<'_, Standing> {
+        self.standing.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Notes a failure. True: it is the first since the task last looked.

@@ -33,10 +33,14 @@ impl Inspect for Proxy {
         let view = self.monitor.view_full();
         let row = |node: &NodeView| {
             let watched = self.monitor.watched(node.id)?;
-            let in_flight = u64::from(self.in_flight(node.id));
             let wanted = watched.wanted();
-            let (host, port) = (wanted.host(), wanted.node.port);
-            Some(NodeRow::of(node, host, port, in_flight))
+            let standing = watched.standing();
+            Some(NodeRow {
+                in_flight: u64::from(self.in_flight(node.id)),
+                since: Some(standing.since.elapsed()),
+                error: standing.problem,
+                ..NodeRow::of(node, wanted.host(), wanted.node.port)
+            })
         };
         view.nodes.iter().filter_map(row).collect()
     }

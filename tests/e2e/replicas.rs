@@ -133,10 +133,26 @@ fn with_all_replicas_gone_reads_run_on_the_primary_and_go_back() {
         load.progress(500).await;
         wait_for_reads_on(&cluster, &proxy, &[0]).await;
         assert!(proxy.metric("pgsplit_primary_reads_total", &["reason=\"no_replica\""]) > 0.0);
+        // What is wrong with them is to be seen, and for how long it has been so.
+        let standing = async || {
+            let rows = proxy.console("show nodes").await;
+            let standing = rows.iter().map(|row| {
+                let since: u64 = row.get("since_seconds").unwrap().parse().unwrap();
+                assert!(since < 120, "{since}");
+                row.get("error").unwrap_or_default().to_owned()
+            });
+            standing.collect::<Vec<_>>()
+        };
+        let errors = standing().await;
+        assert_eq!(errors[0], "");
+        for error in &errors[1..] {
+            assert!(error.contains("refused"), "{error}");
+        }
         cluster.start_node(1).unwrap();
         wait_for_reads_on(&cluster, &proxy, &[1]).await;
         cluster.start_node(2).unwrap();
         wait_for_reads_on(&cluster, &proxy, &[1, 2]).await;
+        assert_eq!(standing().await, ["", "", ""]);
         load.progress(100).await;
         load.finish();
     });
