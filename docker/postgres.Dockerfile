@@ -9,7 +9,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && install -d -o postgres -g postgres /data /secrets
 ENV PATH=/usr/lib/postgresql/15/bin:$PATH
-COPY postgres.sh /usr/local/bin/
+COPY --chown=postgres postgres.sh /usr/local/bin/
 USER postgres
 EXPOSE 5432
 # PostgreSQL's fast shutdown: SIGTERM would wait for every client to leave.

@@ -31,6 +31,8 @@ END
 listen_addresses = '*'
 # What a replica may miss while it is away.
 wal_keep_size = '1GB'
+# Reads on replicas aren't cancelled for rows that the primary cleans up.
+hot_standby_feedback = on
 END
     pg_ctl start --wait --silent --pgdata="$new" -o "-c listen_addresses=''"
     psql --username=postgres --dbname=postgres --quiet --no-psqlrc --set=ON_ERROR_STOP=1 <<'END'
