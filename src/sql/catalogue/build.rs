@@ -168,7 +168,10 @@ impl CatalogueBuilder {
                     object.detail = Some(format!("a function of extension {extension}").into());
                     builtin::extension_function(extension, name, volatility)
                 }
-                None => Some(Bad::FUNCTION),
+                None => {
+                    object.session = Some("its source can't be looked into");
+                    Some(Bad::FUNCTION)
+                }
             };
             if object.bad.is_some() {
                 object.tables = Tables::ALL;
