@@ -319,7 +319,9 @@ impl Keeper {
         self.tended = changes;
         let (primary, epoch) = {
             let view = monitor.view();
-            if self.changed_at.is_some_and(|at| is_everywhere(&view, at)) {
+            // Where positions can't be compared, time must do.
+            let arrived = |at: Instant| at.elapsed() > TRUST || is_everywhere(&view, at);
+            if self.changed_at.is_some_and(arrived) {
                 self.changed_at = None;
                 self.slot.defaults_changed();
             }

@@ -149,6 +149,8 @@ fn put_back(task: &mut Task, resets: &[Reset]) -> bool {
         match reset {
             Reset::DiscardAll | Reset::DeallocateAll => {
                 if let Some(names) = task.session.known_names() {
+                    // What the request itself has parsed was parsed before.
+                    names.settle();
                     names.clear();
                 }
                 if *reset == Reset::DiscardAll {

@@ -45,6 +45,25 @@ pub(super) fn mended() -> Vec<(&'static str, Vec<Message>)> {
             vec![parse("s", "select 1"), bind("", "s", &["1"]), Sync],
         ),
         (
+            "a reset left the statement that had made it",
+            vec![
+                parse("s", "discard all"),
+                bind("p", "s", &[]),
+                execute("p"),
+                Sync,
+                Wait,
+                bind("", "s", &[]),
+                Sync,
+                Wait,
+                parse("s", "deallocate all"),
+                bind("", "s", &[]),
+                execute(""),
+                Sync,
+                bind("", "s", &[]),
+                Sync,
+            ],
+        ),
+        (
             "a Bind before a Parse in the same request met the later statement",
             vec![
                 parse("", "select 1"),
