@@ -80,3 +80,91 @@ pub(super) fn words(text: &[u8]) -> impl Iterator<Item = Vec<u8>> {
 fn is_of_word(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$' || byte >= 0x80
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::sql::catalogue::{Catalogue, CatalogueBuilder, QueryId};
+
+    fn catalogue(functions: &[(&str, &str, &str)]) -> Catalogue {
+        let mut builder = CatalogueBuilder::new();
+        let mut row = |query, columns: &[&str]| {
+            let columns: Vec<_> = columns.iter().map(|&c| Some(c)).collect();
+            builder.row(query, &columns);
+        };
+        for &(oid, name, source) in functions {
+            row(
+                QueryId::Functions,
+                &[oid, name, "u", "f", "v", "plpgsql", "true", "false", source],
+            );
+        }
+        for (oid, name) in [("20000", "watched"), ("20001", "quiet"), ("20002", "heir")] {
+            row(
+                QueryId::Relations,
+                &[oid, name, "r", "p", "false", "f", "false"],
+            );
+        }
+        row(QueryId::Edges, &["g", "20000", "f", "30001"]);
+        row(QueryId::Kin, &["i", "20000", "20002"]);
+        builder.finish(1)
+    }
+
+    const SETTER: (&str, &str, &str) = (
+        "30000",
+        "put",
+        "begin perform set_config('a.' || n, v, false); end",
+    );
+
+    #[test]
+    fn whatever_leads_to_a_setter_is_one() {
+        let known = catalogue(&[
+            SETTER,
+            ("30001", "trigger", "begin perform put(new.a, 'x'); end"),
+            (
+                "30002",
+                "wrapped",
+                "begin execute 'select put($1)' using a; end",
+            ),
+            (
+                "30003",
+                "writer",
+                "begin insert into watched values (1); end",
+            ),
+            ("30004", "dynamic", "begin execute a; end"),
+            (
+                "30005",
+                "named",
+                "begin perform set_config('a.b', v, false); end",
+            ),
+        ]);
+        for text in [
+            "select put('a', 'b')",
+            "call Put('a')",
+            "do $$ begin perform \"put\"('a'); end $$",
+            "insert into watched values (1)",
+            "select wrapped('a')",
+            "select writer()",
+        ] {
+            assert!(known.may_set_untold(text.as_bytes()), "{text}");
+        }
+        for text in [
+            "select dynamic('a')",
+            "select named('a')",
+            "insert into quiet values (1)",
+            "insert into heir values (1)",
+            "select output, put_on from quiet",
+            "",
+        ] {
+            assert!(!known.may_set_untold(text.as_bytes()), "{text}");
+        }
+    }
+
+    #[test]
+    fn without_one_there_is_nothing_to_look_for() {
+        let known = catalogue(&[(
+            "30005",
+            "named",
+            "begin perform set_config('a.b', v, false); end",
+        )]);
+        assert!(!known.may_set_untold(b"select named('put')"));
+    }
+}
