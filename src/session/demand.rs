@@ -8,6 +8,7 @@ use super::{
     prepared::Named,
     replay::{Change, Message, Replay},
     request::{End, Portals, Request, Resolved, Work},
+    settings::Settings,
 };
 use crate::{
     protocol::{
@@ -121,6 +122,7 @@ impl Demand {
             let mut reader = Reader {
                 class,
                 lexing: session.lexing,
+                base: session.settings.base(),
                 replay,
                 demand,
                 executed: false,
@@ -149,6 +151,8 @@ impl Demand {
 struct Reader<'a> {
     class: Class,
     lexing: Lexing,
+    /// What RESET goes back to.
+    base: &'a Settings,
     replay: Option<&'a Replay>,
     demand: Demand,
     /// A statement has been executed before.
@@ -296,14 +300,22 @@ impl Reader<'_> {
     fn is_settings(&self, text: &[u8]) -> bool {
         match self.does(text, &[]) {
             Does::LocalSettings => true,
-            Does::Known(effects) => matches!(
-                effects.as_slice(),
-                [Effect::Set {
-                    value: SettingValue::Sql(_),
-                    ..
-                }]
-            ),
+            Does::Known(effects) => match effects.as_slice() {
+                [effect] => self.sets(effect),
+                _ => false,
+            },
             Does::Unknown => false,
+        }
+    }
+
+    /// It sets something to what it would be set to on any server: RESET does where a connection's own
+    /// value is the session's.
+    fn sets(&self, effect: &Effect) -> bool {
+        match effect {
+            Effect::Set { value, name, .. } => {
+                *value != SettingValue::Default || self.base.get(name).is_none()
+            }
+            _ => false,
         }
     }
 
@@ -311,10 +323,7 @@ impl Reader<'_> {
     fn one(&mut self, effect: &Effect, message: Message) {
         match effect {
             Effect::None => self.query(),
-            Effect::Set {
-                value: SettingValue::Sql(_),
-                ..
-            } => self.settings(message),
+            Effect::Set { .. } if self.sets(effect) => self.settings(message),
             Effect::SessionCharacteristics(_) => self.settings(message),
             Effect::Savepoint(name) => {
                 let change = Change::Savepoint(name.clone(), message);
@@ -338,15 +347,7 @@ impl Reader<'_> {
 
     /// Statements of one text: they are made again together, so only if all are settings or reads.
     fn several(&mut self, effects: &[Effect], message: Message) {
-        let set = |effect: &Effect| {
-            matches!(
-                effect,
-                Effect::Set {
-                    value: SettingValue::Sql(_),
-                    ..
-                }
-            )
-        };
+        let set = |effect: &Effect| self.sets(effect);
         let read = |effect: &Effect| *effect == Effect::None && self.reads_only();
         if effects.iter().all(|effect| set(effect) || read(effect))
             && !self.class.traits.has(Traits::COPY)
@@ -530,8 +531,6 @@ mod tests {
             ("values (1)", Repeatable, 0),
             ("set work_mem = '1MB'", Repeatable, 1),
             ("set local work_mem = '1MB'", Repeatable, 1),
-            ("set work_mem to default", Server, 0),
-            ("reset work_mem", Server, 0),
             ("reset all", Server, 0),
             ("savepoint s", Repeatable, 1),
             ("rollback to s", Repeatable, 1),
@@ -555,6 +554,8 @@ mod tests {
                 0,
             ),
             ("set transaction snapshot 'x'", Primary, 0),
+            ("reset work_mem", Repeatable, 1),
+            ("set work_mem to default", Repeatable, 1),
             ("fetch c", Server, 0),
             ("begin", Primary, 0),
             ("discard plans", Server, 0),
