@@ -94,7 +94,6 @@ fn functions_without_a_call_in_sight_are_seen() {
                 Primary,
             ),
             ("select pg_cancel_backend(0)", Primary),
-            ("select setseed(0.5)", Primary),
             ("select count(*) from pg_stat_database", Primary),
             ("select count(*) from pg_prepared_statements", Primary),
             ("select count(*) from pg_stat_user_tables", Primary),
