@@ -19,7 +19,7 @@ secret() {
 
 make_primary() {
     # pgsplit runs as another user and reads the first; the replicas run as this one.
-    secret app_password 444 "${APP_PASSWORD:-}"
+    secret app_password 644 "${APP_PASSWORD:-}"
     secret replicator_password 400 ''
     initdb --username=postgres --encoding=UTF8 --locale=C.UTF-8 \
         --auth-local=trust --auth-host=scram-sha-256 --pgdata="$new"
@@ -46,7 +46,8 @@ END
 }
 
 make_replica() {
-    printf '%s:5432:*:replicator:%s\n' "$1" "$(cat /secrets/replicator_password)" > /data/passfile
+    password=$(cat /secrets/replicator_password)
+    printf '%s:5432:*:replicator:%s\n' "$1" "$password" > /data/passfile
     chmod 600 /data/passfile
     pg_basebackup --write-recovery-conf --checkpoint=fast --pgdata="$new" \
         --dbname="host=$1 user=replicator passfile=/data/passfile application_name=$(hostname)"

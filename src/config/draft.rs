@@ -122,7 +122,7 @@ pub(super) fn load_text(
         ));
     } else if file.is_none() && sources.nodes.is_empty() {
         problems.push(Origin::flag("command line").problem(
-            "no nodes: give a configuration file or --node postgres://user:password@host/database",
+            "no nodes: give a configuration file, --node postgres://user:password@host/database, or PGSPLIT_NODES",
         ));
     } else if file.is_none() {
         url::nodes(sources, &mut draft, &mut problems);

@@ -189,9 +189,9 @@ options! {
         /// Who asks; by default the first [[user]].
         user: String = String::new(), |user: &String| name(user), Restart;
         /// Text; by default that [[user]]'s.
-        password: Option<Secret> = None, any, Restart;
+        password: Option<Secret> = None, any, Live;
         /// A file with the password in its first line.
-        password_file: Option<PathBuf> = None, any, Restart;
+        password_file: Option<PathBuf> = None, any, Live;
         /// Where to ask, as the nodes name it; by default the first [[database]].
         database: String = String::new(), |database: &String| name(database), Restart;
     }

@@ -1,7 +1,8 @@
 //! The monitor's connection to one node: made, asked, dropped.
 
-use std::{error::Error as _, fmt, io};
+use std::{error::Error as _, fmt, io, sync::Arc};
 
+use arc_swap::ArcSwapOption;
 use tokio::time::{Instant, timeout_at};
 use tokio_postgres::{Client, NoTls, Row, Statement, types::PgLsn};
 use tokio_util::task::{AbortOnDropHandle, TaskTracker};
@@ -18,9 +19,14 @@ use crate::{
 #[derive(Clone, Debug)]
 pub(super) struct Target {
     dialer: Dialer,
+    /// All but the password.
     login: tokio_postgres::Config,
+    password: Password,
     tracker: TaskTracker,
 }
+
+/// The monitor's password of the moment, for connections that are begun from now on.
+pub(super) type Password = Arc<ArcSwapOption<settings::Secret>>;
 
 /// Whom to log in as in the monitor's stead.
 #[derive(Clone, Copy, Debug)]
@@ -63,7 +69,12 @@ struct Statements {
 
 impl Target {
     /// `database`: the monitor's own.
-    pub(super) fn new(dialer: Dialer, settings: &settings::Monitor, tracker: &TaskTracker) -> Self {
+    pub(super) fn new(
+        dialer: Dialer,
+        settings: &settings::Monitor,
+        password: &Password,
+        tracker: &TaskTracker,
+    ) -> Self {
         let mut login = tokio_postgres::Config::new();
         login
             .user(&settings.user)
@@ -72,12 +83,10 @@ impl Target {
             .options(queries::OPTIONS)
             // TLS is the stream's matter.
             .ssl_mode(tokio_postgres::config::SslMode::Disable);
-        if let Some(password) = &settings.password {
-            login.password(&password.0);
-        }
         Self {
             dialer,
             login,
+            password: Arc::clone(password),
             tracker: tracker.clone(),
         }
     }
@@ -92,6 +101,9 @@ impl Target {
         let mut login = self.login.clone();
         if let Some(database) = database {
             login.dbname(database);
+        }
+        if let Some(password) = &*self.password.load() {
+            login.password(&password.0);
         }
         self.connect(&login, deadline).await
     }

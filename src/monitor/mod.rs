@@ -27,7 +27,7 @@ use std::{
     time::Duration,
 };
 
-use arc_swap::{ArcSwap, Guard};
+use arc_swap::{ArcSwap, ArcSwapOption, Guard};
 use tokio::{runtime::Handle, sync::watch, time::Instant};
 use tokio_util::{sync::CancellationToken, task::TaskTracker};
 
@@ -64,6 +64,8 @@ pub struct Monitor {
     /// When the primary was lost, if there is none.
     lost_at: Mutex<Option<Instant>>,
     settings: settings::Monitor,
+    /// A reload may change it.
+    password: connection::Password,
     /// The nodes of the configuration.
     configured: watch::Sender<Arc<[settings::Node]>>,
     /// They are what it says, else what is made of it.
@@ -124,6 +126,11 @@ impl Monitor {
         Ok(())
     }
 
+    /// Logs in with another password from now on; what is connected stays so.
+    pub fn set_password(&self, password: Option<settings::Secret>) {
+        self.password.store(password.map(Arc::new));
+    }
+
     /// Watches nothing yet.
     fn empty(
         settings: &settings::Monitor,
@@ -147,6 +154,7 @@ impl Monitor {
             operation: tokio::sync::Mutex::default(),
             lost_at: Mutex::default(),
             settings: settings.clone(),
+            password: Arc::new(ArcSwapOption::from_pointee(settings.password.clone())),
             configured: watch::Sender::new(Arc::from([])),
             is_static,
             told: Mutex::default(),
@@ -180,7 +188,8 @@ impl Monitor {
         dialer: &dyn Fn(&Wanted) -> Result<Dialer, TlsError>,
     ) -> Result<Vec<Arc<Watched>>, NodesError> {
         let mut last = self.roster.changing();
-        let target = |dialer| connection::Target::new(dialer, &self.settings, &self.tracker);
+        let target =
+            |dialer| connection::Target::new(dialer, &self.settings, &self.password, &self.tracker);
         let changes = self
             .roster
             .compare(&last, wanted, dialer, target, &self.stop)?;

@@ -298,7 +298,17 @@ impl Proxy {
         self.monitor
             .configure(&new.nodes)
             .map_err(|error| error.to_string())?;
+        // Another user needs a restart, and would have another password.
+        if old.monitor.user == new.monitor.user {
+            self.monitor.set_password(new.monitor.password.clone());
+        }
         self.authenticator.store(Arc::new(authenticator));
+        // Sessions that are there log in at the nodes with the new passwords, too.
+        for tenant in self.all_tenants() {
+            if let Some(user) = new.users.iter().find(|user| *user.name == *tenant.user) {
+                tenant.renew_credentials(user, None);
+            }
+        }
         self.lookup.forget();
         self.config.store(Arc::new(old.reloaded(&new)));
         // Sessions that begin from now on get pools by the new settings; the old pools go with

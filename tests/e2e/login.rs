@@ -406,3 +406,52 @@ fn certificate(dir: &Path) {
         );
     }
 }
+
+/// The password of the only user is changed while everything runs: at the nodes, in the file, and told
+/// by SIGHUP.
+#[test]
+fn a_password_is_changed_without_a_restart() {
+    run(async {
+        let cluster = own_cluster(1);
+        let proxy = Proxy::start(&cluster, "").await;
+        let runs = async |client: &tokio_postgres::Client| {
+            for sql in ["select 1", "/* pgsplit: primary */ select 1"] {
+                client.simple_query(sql).await.unwrap();
+            }
+        };
+        let living = proxy.connect("app", "app").await;
+        runs(&living).await;
+        cluster.psql(0, "alter role app password 'new'").unwrap();
+        cluster.wait_for_replay(1).unwrap();
+        let file = proxy.dir.path().join("pgsplit.toml");
+        let text = std::fs::read_to_string(&file).unwrap();
+        let changed = text.replace("password = \"app\"", "password = \"new\"");
+        assert_ne!(text, changed);
+        std::fs::write(&file, changed).unwrap();
+        proxy.process.as_ref().unwrap().signal("HUP");
+        eventually("the new password is known", || async {
+            proxy.try_connect("app", "new", "app").await.is_ok()
+        })
+        .await;
+        let error = proxy.try_connect("app", "app", "app").await.unwrap_err();
+        assert_eq!(sqlstate(&error), "28P01");
+        // Whatever connects to the nodes does it anew, the monitor, too.
+        for node in 0..2 {
+            let monitors =
+                "select pid from pg_stat_activity where application_name = 'pgsplit monitor'";
+            let before = cluster.psql(node, monitors).unwrap();
+            let ended = "select count(pg_terminate_backend(pid)) from pg_stat_activity \
+                         where usename = 'app' and backend_type = 'client backend'";
+            cluster.psql(node, ended).unwrap();
+            eventually("the monitor is back", async || {
+                let now = cluster.psql(node, monitors).unwrap();
+                now.lines().any(|pid| !before.lines().any(|old| old == pid))
+            })
+            .await;
+        }
+        proxy.wait_for_nodes(2).await;
+        runs(&living).await;
+        let new = proxy.try_connect("app", "new", "app").await.unwrap();
+        runs(&new).await;
+    });
+}
