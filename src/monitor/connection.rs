@@ -152,12 +152,9 @@ impl Target {
         let (client, driver) = self.login(None, deadline).await?;
         let ask = async {
             let facts = client.query_one(queries::FACTS, &[]).await?;
-            let (version, may_system, control_file, foreign): (i32, bool, bool, bool) = (
-                facts.try_get(0)?,
-                facts.try_get(1)?,
-                facts.try_get(2)?,
-                facts.try_get(3)?,
-            );
+            let (version, may_system, foreign): (i32, bool, bool) =
+                (facts.try_get(0)?, facts.try_get(1)?, facts.try_get(3)?);
+            let (control_file, files): (bool, bool) = (facts.try_get(2)?, facts.try_get(4)?);
             let system = if may_system {
                 let row = client.query_one(queries::SYSTEM, &[]).await?;
                 Some(row.try_get::<_, i64>(0)?.cast_unsigned())
@@ -169,7 +166,7 @@ impl Target {
             } else {
                 Some(Statements {
                     probe: client
-                        .prepare(&queries::probe(version, control_file))
+                        .prepare(&queries::probe(version, control_file, files))
                         .await?,
                     sample: client.prepare(queries::SAMPLE).await?,
                 })

@@ -7,7 +7,7 @@ pub(super) const OPTIONS: &str = "-c search_path=pg_catalog -c default_transacti
      -c statement_timeout=0 -c lock_timeout=0 -c jit=off";
 
 /// Asked once per connection: version; may `pg_control_system` be called, and the other two of the
-/// control file; is this something whose positions mean something else.
+/// control file; is this something whose positions mean something else; may the log's files be listed.
 pub(super) const FACTS: &str = "SELECT
     pg_catalog.current_setting('server_version_num')::pg_catalog.int4,
     pg_catalog.has_function_privilege('pg_catalog.pg_control_system()', 'execute'),
@@ -15,7 +15,8 @@ pub(super) const FACTS: &str = "SELECT
         AND pg_catalog.has_function_privilege('pg_catalog.pg_control_recovery()', 'execute'),
     pg_catalog.to_regproc('pg_catalog.aurora_version') IS NOT NULL
         OR EXISTS (SELECT FROM pg_catalog.pg_settings s
-            WHERE s.name OPERATOR(pg_catalog.~) '^(alloydb|neon|aurora)[._]')";
+            WHERE s.name OPERATOR(pg_catalog.~) '^(alloydb|neon|aurora)[._]'),
+    pg_catalog.has_function_privilege('pg_catalog.pg_ls_waldir()', 'execute')";
 
 /// The cluster's system identifier.
 pub(super) const SYSTEM: &str = "SELECT system_identifier FROM pg_catalog.pg_control_system()";
@@ -37,8 +38,9 @@ pub(super) const SAMPLE: &str = "SELECT r,
 /// [`SAMPLE`], and: replay is paused; timeline.
 ///
 /// A primary's timeline is in the names of the files it writes. A replica's is the one it streams
-/// (for `pg_monitor`), or the newest in its control file, which follows with the next restart point.
-pub(super) fn probe(version: i32, control_file: bool) -> String {
+/// (for `pg_monitor`), or the newest in its control file, which follows with the next restart point,
+/// or, while it streams from nobody, of the history files that it has (PostgreSQL manual, "Timelines").
+pub(super) fn probe(version: i32, control_file: bool, files: bool) -> String {
     let paused = if version >= 140_000 {
         "pg_catalog.pg_get_wal_replay_pause_state() <> 'not paused'"
     } else {
@@ -50,12 +52,20 @@ pub(super) fn probe(version: i32, control_file: bool) -> String {
     } else {
         ""
     };
+    let files = if files {
+        ", (SELECT pg_catalog.max(('x' || pg_catalog.substr(f.name, 1, 8))::bit(32)::pg_catalog.int4)
+                FROM pg_catalog.pg_ls_waldir() f
+                WHERE f.name OPERATOR(pg_catalog.~) '^[0-9A-F]{8}[.]history$'
+                AND NOT EXISTS (SELECT FROM pg_catalog.pg_stat_get_wal_receiver() w WHERE w.pid IS NOT NULL))"
+    } else {
+        ""
+    };
     let (columns, from) = SAMPLE.split_at(SAMPLE.rfind("FROM").unwrap_or(SAMPLE.len()));
     format!(
         "{columns},
     CASE WHEN r THEN {paused} ELSE false END,
     CASE WHEN r THEN GREATEST(
-            (SELECT w.received_tli FROM pg_catalog.pg_stat_get_wal_receiver() w){control_file})
+            (SELECT w.received_tli FROM pg_catalog.pg_stat_get_wal_receiver() w){control_file}{files})
         ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(
             pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::bit(32)::pg_catalog.int4 END
     {from}"

@@ -35,6 +35,9 @@ pub(super) struct Lend<'a> {
     pub(super) target: Target,
     /// A read that no replica could serve.
     pub(super) fallback: bool,
+    /// Since when such a read has been waiting: it is decided anew now and then, since replicas may
+    /// come to serve it before there is a primary.
+    pub(super) read_since: Option<Instant>,
 }
 
 /// Why there is no connection.
@@ -42,8 +45,8 @@ pub(super) struct Lend<'a> {
 pub(super) enum Refused {
     /// This replica can't give one; another node may.
     Node(NodeId),
-    /// The database was paused, and what was decided before it is old by now.
-    Resumed,
+    /// It waited, and what was decided before that is old by now.
+    Again,
     /// The client is to be told.
     Told(Visible),
 }
@@ -79,7 +82,7 @@ impl Proxy {
     pub(super) async fn lend(&self, lend: Lend<'_>) -> Result<Lease, Refused> {
         match lend.target {
             Target::Replica(node) => self.lend_replica(&lend, node).await,
-            Target::Primary => self.lend_primary(&lend).await.map_err(Refused::Told),
+            Target::Primary => self.lend_primary(&lend).await,
         }
     }
 
@@ -106,13 +109,13 @@ impl Proxy {
                     return Err(Refused::Node(node));
                 }
                 self.paused(lend).await.map_err(Refused::Told)?;
-                Err(Refused::Resumed)
+                Err(Refused::Again)
             }
             Err(AcquireError::Down | AcquireError::Closed) => Err(Refused::Node(node)),
         }
     }
 
-    async fn lend_primary(&self, lend: &Lend<'_>) -> Result<Lease, Visible> {
+    async fn lend_primary(&self, lend: &Lend<'_>) -> Result<Lease, Refused> {
         let mut hold: Option<Hold<'_>> = None;
         loop {
             // Read before trying, so that a change meanwhile isn't missed.
@@ -144,10 +147,10 @@ impl Proxy {
                         error @ (AcquireError::Full { .. } | AcquireError::ShareFull { .. }),
                     )) => {
                         self.metrics(lend.worker).pool_timeout();
-                        return Err(full(&error, &self.monitor.name(node)));
+                        return Err(Refused::Told(full(&error, &self.monitor.name(node))));
                     }
                     Some(Err(AcquireError::Paused)) => {
-                        self.paused(lend).await?;
+                        self.paused(lend).await.map_err(Refused::Told)?;
                         continue;
                     }
                     Some(Err(AcquireError::Down | AcquireError::Closed)) => {}
@@ -156,7 +159,8 @@ impl Proxy {
                         match error.cause() {
                             Cause::Node => {}
                             Cause::Full | Cause::Login | Cause::Other => {
-                                return Err(refusal(error, &self.monitor.name(node)));
+                                let name = self.monitor.name(node);
+                                return Err(Refused::Told(refusal(error, &name)));
                             }
                         }
                     }
@@ -164,17 +168,20 @@ impl Proxy {
             }
             let hold = match &mut hold {
                 Some(hold) => hold,
-                None => hold.insert(self.hold(lend)?),
+                None => hold.insert(self.hold(lend).map_err(Refused::Told)?),
             };
             lend.entry.set_activity(Activity::Held);
-            let until = if node.is_some() {
+            let until = if node.is_some() || lend.read_since.is_some() {
                 hold.until.min(Instant::now() + AGAIN)
             } else {
                 hold.until
             };
             let changed = timeout_at(until, primary.changed()).await;
             if changed.is_err() && Instant::now() >= hold.until {
-                return Err(self.no_primary(hold));
+                return Err(Refused::Told(self.no_primary(hold)));
+            }
+            if changed.is_err() && lend.read_since.is_some() {
+                return Err(Refused::Again);
             }
         }
     }
@@ -224,11 +231,12 @@ impl Proxy {
         } else {
             limits.hold
         };
+        let since = lend.read_since.unwrap_or_else(Instant::now);
         let place = Hold {
             proxy: self,
             _counted: self.metrics(lend.worker).held(),
-            since: Instant::now(),
-            until: Instant::now() + hold,
+            since,
+            until: since + hold,
         };
         let held = self.held.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
         if held >= limits.hold_max {

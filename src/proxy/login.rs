@@ -396,6 +396,7 @@ impl Door {
         avoid: &mut Vec<NodeId>,
     ) -> Result<Lease, Visible> {
         let proxy = &self.proxy;
+        let since = Instant::now();
         loop {
             let mut primary = proxy.monitor.subscribe_primary();
             let known = primary.borrow_and_update().node.is_some();
@@ -418,6 +419,7 @@ impl Door {
                 entry,
                 target,
                 fallback: false,
+                read_since: Some(since),
             });
             let lost = async {
                 if !elsewhere {
@@ -426,7 +428,7 @@ impl Door {
                 drop(primary.wait_for(|now| now.node.is_none()).await);
             };
             match either(lent, lost).await {
-                None | Some(Err(Refused::Resumed)) => {}
+                None | Some(Err(Refused::Again)) => {}
                 Some(Ok(lease)) => return Ok(lease),
                 Some(Err(Refused::Node(node))) => avoid.push(node),
                 Some(Err(Refused::Told(error))) => {

@@ -126,6 +126,57 @@ fn an_old_primary_that_returns_is_never_written_to() {
     });
 }
 
+/// A proxy that has just been started has seen no promotion. What a replica has replayed tells it of one,
+/// though the node that was promoted is gone, and nobody streams to that replica.
+#[test]
+fn a_proxy_that_has_just_begun_writes_to_no_superseded_primary() {
+    run(async {
+        let cluster = own_cluster(2);
+        cluster.psql(0, "grant pg_monitor to app").unwrap();
+        cluster.wait_for_replay(1).unwrap();
+        cluster.wait_for_replay(2).unwrap();
+        cluster.stop(0, Stop::Kill).unwrap();
+        cluster.promote(1).unwrap();
+        cluster.follow(2).unwrap();
+        cluster
+            .psql(
+                1,
+                "create table public.t (a int); grant all on public.t to app",
+            )
+            .unwrap();
+        cluster.wait_for_replay(2).unwrap();
+        cluster.stop(1, Stop::Kill).unwrap();
+        cluster.start_node(0).unwrap();
+        let proxy = Proxy::spawn(&cluster, "[failover]\nhold = \"1s\"");
+        eventually("both nodes are up", async || {
+            let up = |node: &str| proxy.metric("pgsplit_node_up", &[&format!("node=\"{node}\"")]);
+            proxy.get("/healthz").is_some() && up("pg1") == 1.0 && up("pg3") == 1.0
+        })
+        .await;
+        let client = proxy.connect("app", "app").await;
+        for _ in 0..2 {
+            let written = client.simple_query("insert into public.t values (1)").await;
+            assert_eq!(sqlstate(&written.unwrap_err()), "57P03");
+        }
+        assert_eq!(
+            cluster
+                .psql(0, "select to_regclass('public.t') is null")
+                .unwrap(),
+            "t"
+        );
+        // The one that was promoted comes back.
+        cluster.start_node(1).unwrap();
+        eventually("writes go on", async || {
+            client
+                .simple_query("insert into public.t values (2)")
+                .await
+                .is_ok()
+        })
+        .await;
+        assert!(cluster.psql(1, "select count(*) from public.t").unwrap() != "0");
+    });
+}
+
 #[test]
 fn a_session_is_told_what_a_primary_would_tell_across_a_promotion() {
     /// What a session was told of a setting, in order.

@@ -352,3 +352,85 @@ fn a_program_may_promote_and_sessions_of_their_own_connections_move_back() {
             .unwrap();
     });
 }
+
+/// Writes wait while a transaction holds a switchover up; reads don't, also those of sessions that
+/// wrote a moment before.
+#[test]
+fn reads_go_on_while_a_switchover_waits() {
+    run(async {
+        let cluster = own_cluster(1);
+        let settings = format!("{ADMIN}switchover_timeout = \"3s\"\n");
+        let proxy = Proxy::start(&cluster, &settings).await;
+        let mut blocker = proxy.connect("app", "app").await;
+        blocker
+            .batch_execute("create table t (id int primary key, n int)")
+            .await
+            .unwrap();
+        proxy.wait_for_table(&cluster, "t").await;
+        let transaction = blocker.transaction().await.unwrap();
+        transaction
+            .batch_execute("insert into t values (-1, 0)")
+            .await
+            .unwrap();
+        let clients = (0..10).map(async |id| {
+            let client = proxy.connect("app", "app").await;
+            let sql = format!("insert into t values ({id}, 0)");
+            client.batch_execute(&sql).await.unwrap();
+            let mut slowest = Duration::ZERO;
+            // Until a write has been held.
+            for n in 1.. {
+                let sql = format!("update t set n = {n} where id = {id}");
+                let began = std::time::Instant::now();
+                client.batch_execute(&sql).await.unwrap();
+                let held = began.elapsed() > Duration::from_secs(1);
+                for _ in 0..2 {
+                    let began = std::time::Instant::now();
+                    let sql = format!("select n from t where id = {id}");
+                    let row = client.query_one(&sql, &[]).await.unwrap();
+                    assert_eq!(row.get::<_, i32>(0), n, "client {id}");
+                    slowest = slowest.max(began.elapsed());
+                }
+                if held {
+                    break;
+                }
+            }
+            slowest
+        });
+        let (told, slowest) = futures_util::future::join(
+            switchover(&proxy, "pg2"),
+            futures_util::future::join_all(clients),
+        )
+        .await;
+        let told = told.unwrap_err();
+        assert!(told.contains("undone"), "{told}");
+        let slowest = slowest.into_iter().max().unwrap();
+        assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+        transaction.commit().await.unwrap();
+    });
+}
+
+#[test]
+fn of_two_switchovers_at_once_one_is_carried_out() {
+    run(async {
+        let cluster = own_cluster(2);
+        let proxy = Proxy::start(&cluster, ADMIN).await;
+        let (one, other) =
+            futures_util::future::join(switchover(&proxy, "pg2"), switchover(&proxy, "pg3")).await;
+        assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
+        let told = one.err().or(other.err()).unwrap();
+        assert!(
+            told.contains("become another one") || told.contains("going on already"),
+            "{told}"
+        );
+        eventually("one primary, and one that follows it", async || {
+            let rows = proxy.console("show nodes").await;
+            let count = |role| {
+                rows.iter()
+                    .filter(|row| row.get("role") == Some(role))
+                    .count()
+            };
+            count("primary") == 1 && count("replica") == 1
+        })
+        .await;
+    });
+}

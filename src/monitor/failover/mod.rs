@@ -16,7 +16,10 @@ mod switchover;
 
 use std::sync::{Arc, Weak};
 
-use tokio::time::{Duration, Instant, sleep_until, timeout, timeout_at};
+use tokio::{
+    sync::MutexGuard,
+    time::{Duration, Instant, sleep_until, timeout, timeout_at},
+};
 
 use super::{Monitor, connection::Problem};
 use crate::{
@@ -51,10 +54,7 @@ impl Monitor {
         let monitor = Arc::clone(self);
         let task = self.tracker.spawn_on(
             async move {
-                // Whether to fail over may just be being decided.
-                let Ok(_alone) = timeout(LOGIN, monitor.operation.lock()).await else {
-                    return Err("a switchover or failover is going on already".to_owned());
-                };
+                let _alone = monitor.alone().await?;
                 Box::pin(switchover::run(&monitor, to, &*traffic)).await
             },
             &self.runtime,
@@ -77,10 +77,7 @@ impl Monitor {
         let monitor = Arc::clone(self);
         let task = self.tracker.spawn_on(
             async move {
-                // Whether to fail over may just be being decided.
-                let Ok(_alone) = timeout(LOGIN, monitor.operation.lock()).await else {
-                    return Err("a switchover or failover is going on already".to_owned());
-                };
+                let _alone = monitor.alone().await?;
                 let order = promote::Order { wanted, forced };
                 let by = traffic.failover();
                 let decided = promote::choose(&monitor, &by, order).await;
@@ -111,6 +108,22 @@ impl Monitor {
             async move { stop.run_until_cancelled(watch).await },
             &self.runtime,
         );
+    }
+
+    /// The right to change the primary, on the premise that it is the one that it was at this call.
+    async fn alone(&self) -> Result<MutexGuard<'_, ()>, String> {
+        let epoch = self.view().epoch;
+        // Whether to fail over may just be being decided.
+        let Ok(alone) = timeout(LOGIN, self.operation.lock()).await else {
+            return Err("a switchover or failover is going on already".to_owned());
+        };
+        if self.view().epoch != epoch {
+            return Err(
+                "the primary has just become another one: look at `pgsplit status` before ordering it again"
+                    .to_owned(),
+            );
+        }
+        Ok(alone)
     }
 
     fn incumbent(&self) -> Option<NodeId> {

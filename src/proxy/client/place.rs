@@ -142,9 +142,12 @@ impl Task {
             if self.cancelled_between(request, scratch).await? {
                 return Ok(None);
             }
-            match self.lend_for(request, route, scratch).await? {
+            let read_since = route
+                .is_fallback()
+                .then(|| *tries.read_since.get_or_insert_with(Instant::now));
+            match self.lend_for(request, route, read_since, scratch).await? {
                 Ok(lease) => return Ok(Some((lease, route))),
-                Err(Refused::Resumed) => {}
+                Err(Refused::Again) => {}
                 Err(Refused::Node(_)) if self.held.is_some() && self.is_paused() => {
                     tries.primary = Some(Reason::Pinned);
                 }
@@ -167,6 +170,7 @@ impl Task {
         &mut self,
         request: &Request,
         route: Route,
+        read_since: Option<Instant>,
         scratch: &mut Scratch,
     ) -> Result<Result<Lease, Refused>, Gone> {
         match route.target {
@@ -195,17 +199,18 @@ impl Task {
         }
         let wants = Lend {
             fallback: self.falls_back(route),
+            read_since,
             ..self.wants(route.target)
         };
         let mut epoch = self.epoch;
         let lease = self.proxy.at_hand(&wants, self.began, &mut epoch);
-        let fallback = wants.fallback;
+        let how = (wants.fallback, read_since);
         self.epoch = epoch;
         if let Some(lease) = lease {
             self.lent(Duration::ZERO);
             return Ok(Ok(lease));
         }
-        Box::pin(self.wait_for(request, route.target, fallback, scratch)).await
+        Box::pin(self.wait_for(request, route.target, how, scratch)).await
     }
 
     /// Waits for a server connection, or for the primary.
@@ -213,7 +218,7 @@ impl Task {
         &mut self,
         request: &Request,
         target: Target,
-        fallback: bool,
+        (fallback, read_since): (bool, Option<Instant>),
         scratch: &mut Scratch,
     ) -> Result<Result<Lease, Refused>, Gone> {
         self.flush_before_waiting(scratch).await?;
@@ -225,6 +230,7 @@ impl Task {
             entry: &self.entry,
             target,
             fallback,
+            read_since,
         });
         let (stream, client_in) = (&mut self.stream, &mut scratch.client_in);
         let lent = match wait(lent, &self.entry, stream, client_in, request.len).await {
@@ -305,6 +311,7 @@ impl Task {
             entry: &self.entry,
             target,
             fallback: false,
+            read_since: None,
         }
     }
 

@@ -694,6 +694,8 @@ pub(super) struct Tries {
     pub(super) demand: Option<Demand>,
     /// Only the primary may answer now.
     pub(super) primary: Option<Reason>,
+    /// Since when it has been waiting as a read that no replica could serve.
+    pub(super) read_since: Option<Instant>,
     /// It had no server connection for a while ([`super::super::clients::Client::waits`]).
     pub(super) waited: bool,
 }
