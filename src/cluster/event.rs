@@ -99,6 +99,9 @@ pub enum Alert {
     UnexpectedRole,
     /// A replica that doesn't follow the primary's timeline, as far as is known.
     Detached { timeline: Option<u32>, primary: u32 },
+    /// The primary refuses to write, by `default_transaction_read_only` in its configuration, though no
+    /// switchover is going on.
+    ReadOnly,
 }
 
 /// What made something change.
@@ -208,6 +211,7 @@ impl Alert {
             Self::ForeignSystem { .. } => "foreign_system",
             Self::UnexpectedRole => "unexpected_role",
             Self::Detached { .. } => "detached",
+            Self::ReadOnly => "read_only",
         }
     }
 }
@@ -237,8 +241,14 @@ impl fmt::Display for Alert {
                 primary,
             } => write!(
                 f,
-                "follows timeline {timeline} as far as known, but the primary is on {primary}; it is \
-                 known at once where the monitor's user has pg_monitor"
+                "follows timeline {timeline} as far as known, but the primary is on {primary}: if that \
+                 lasts let its primary_conninfo lead to the primary, and grant pg_monitor to the \
+                 monitor's user, who then knows at once"
+            ),
+            Self::ReadOnly => f.write_str(
+                "every write is refused there: default_transaction_read_only is on, perhaps since a \
+                 switchover broke off; order the switchover again, or ALTER SYSTEM RESET \
+                 default_transaction_read_only and SELECT pg_reload_conf()",
             ),
         }
     }

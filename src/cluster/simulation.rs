@@ -359,6 +359,7 @@ impl World {
             position: Some(position),
             received: None,
             replay_paused: false,
+            read_only: false,
             version: None,
             comparable: true,
         };

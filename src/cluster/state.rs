@@ -44,6 +44,8 @@ pub struct Probe {
     pub position: Option<Position>,
     pub received: Option<Lsn>,
     pub replay_paused: bool,
+    /// A primary whose configuration makes transactions read-only.
+    pub read_only: bool,
     pub version: Option<u32>,
     pub comparable: bool,
 }
@@ -88,6 +90,10 @@ enum Stay {
 }
 
 #[derive(Debug)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "independent facts, as the node tells them"
+)]
 struct Node {
     id: NodeId,
     member: Member,
@@ -104,6 +110,7 @@ struct Node {
     replayed: Option<Lsn>,
     received: Option<Lsn>,
     replay_paused: bool,
+    read_only: bool,
     version: Option<u32>,
     comparable: bool,
     role: Role,
@@ -165,6 +172,7 @@ impl Cluster {
         node.confirmed = true;
         node.received = probe.received;
         node.replay_paused = probe.replay_paused;
+        node.read_only = probe.read_only;
         node.version = probe.version;
         node.comparable = probe.comparable;
         self.place(id, probe.claim.in_recovery, probe.position);
@@ -249,6 +257,10 @@ impl Cluster {
         let event = node.event(What::Withheld { from, to: on }, cause);
         self.withheld = on.then_some(id);
         let mut events = vec![event];
+        if let Some(node) = self.node_mut(id) {
+            // Of a fence that has just been lifted, perhaps: the next probe tells.
+            node.read_only = false;
+        }
         events.extend(self.settle(id, cause, None));
         events
     }
@@ -509,6 +521,9 @@ impl Cluster {
         for (node, ((role, alert), detached)) in self.nodes.iter_mut().zip(decided) {
             let (role, alert) = match (role, detached) {
                 (Role::Replica, Some(detached)) => (Role::Unknown, Some(detached)),
+                (Role::Primary, None) if node.read_only && Some(node.id) != self.withheld => {
+                    (Role::Primary, alert.or(Some(Alert::ReadOnly)))
+                }
                 decided => (decided.0, alert),
             };
             events.extend(node.change(role, alert, cause));
@@ -600,6 +615,7 @@ impl Node {
             replayed: None,
             received: None,
             replay_paused: false,
+            read_only: false,
             version: None,
             comparable: true,
             role: Role::Unknown,
@@ -621,6 +637,7 @@ impl Node {
         self.replayed = None;
         self.received = None;
         self.replay_paused = false;
+        self.read_only = false;
     }
 
     fn forget_positions(&mut self) {
@@ -732,6 +749,7 @@ mod tests {
                 position: Some(Position::exact(self.now, Lsn(lsn))),
                 received: None,
                 replay_paused: false,
+                read_only: false,
                 version: Some(150_000),
                 comparable: true,
             };

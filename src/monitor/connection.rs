@@ -207,6 +207,7 @@ impl Connection {
         Ok(Probe {
             received: received.map(lsn),
             replay_paused: row.try_get(4)?,
+            read_only: row.try_get(6)?,
             ..self.answer(
                 sample.in_recovery,
                 sample.position,
@@ -271,6 +272,7 @@ impl Connection {
             position,
             received: None,
             replay_paused: false,
+            read_only: false,
             version: u32::try_from(self.version).ok(),
             comparable: self.statements.is_some(),
         }

@@ -6,7 +6,7 @@ use std::{
     time::SystemTime,
 };
 
-use crate::cluster::{Alert, Cause, Event, NodeId, Phase, Refusal, View, What};
+use crate::cluster::{Alert, Cause, Event, Health, NodeId, Phase, Refusal, View, What};
 
 /// Events kept.
 const KEPT: usize = 1000;
@@ -121,6 +121,12 @@ fn log<'a>(event: Event, name: &dyn Fn(NodeId) -> &'a str) {
     let lsn = event.lsn.map(tracing::field::display);
     let timeline = event.timeline;
     match event.what {
+        What::Health {
+            from,
+            to: to @ Health::Down,
+        } => {
+            tracing::warn!(node, ?from, ?to, %cause, lsn, timeline, "health changed");
+        }
         What::Health { from, to } => {
             tracing::info!(node, ?from, ?to, %cause, lsn, timeline, "health changed");
         }
@@ -128,14 +134,19 @@ fn log<'a>(event: Event, name: &dyn Fn(NodeId) -> &'a str) {
             tracing::info!(node, ?from, ?to, %cause, lsn, timeline, "role changed");
         }
         What::Primary { from, to, epoch } => {
+            let lost = to.is_none();
             let (from, to) = (from.map_or("none", name), to.map_or("none", name));
-            tracing::info!(node, from, to, epoch, %cause, lsn, timeline, "primary changed");
+            if lost {
+                tracing::warn!(node, from, to, epoch, %cause, lsn, timeline, "primary changed");
+            } else {
+                tracing::info!(node, from, to, epoch, %cause, lsn, timeline, "primary changed");
+            }
         }
         What::Withheld { from: _, to } => {
             let done = if to {
                 "new transactions are held"
             } else {
-                "they are sent again"
+                "new transactions are no longer held"
             };
             tracing::info!(node, held = to, %cause, lsn, timeline, "{done}");
         }
@@ -159,7 +170,7 @@ fn log<'a>(event: Event, name: &dyn Fn(NodeId) -> &'a str) {
             let (from, to) = (from.name(), to.name());
             match cause {
                 Cause::Refused(_) => {
-                    tracing::warn!(node, from, to, %cause, lsn, timeline, "failover refused");
+                    tracing::error!(node, from, to, %cause, lsn, timeline, "failover refused");
                 }
                 _ => tracing::info!(node, from, to, %cause, lsn, timeline, "failover"),
             }
@@ -176,7 +187,9 @@ fn log<'a>(event: Event, name: &dyn Fn(NodeId) -> &'a str) {
         What::Leaving => tracing::info!(node, %cause, "node leaves: nothing new is sent there"),
         What::Left => tracing::info!(node, %cause, "node has left"),
         What::Weight { from, to } => tracing::info!(node, from, to, %cause, "weight changed"),
-        What::Alert(alert @ (Alert::Contested { .. } | Alert::ForeignSystem { .. })) => {
+        What::Alert(
+            alert @ (Alert::Contested { .. } | Alert::ForeignSystem { .. } | Alert::ReadOnly),
+        ) => {
             tracing::error!(node, alert = alert.name(), %cause, lsn, timeline, "{alert}");
         }
         What::Alert(alert) => {

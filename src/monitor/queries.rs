@@ -2,9 +2,9 @@
 //! NULL. PostgreSQL 10 and later. Every name is qualified: a `search_path` can't redirect them.
 
 /// Startup options of the monitor's connections: no setting of the role or database gets in the
-/// way, and nothing is ever written.
-pub(super) const OPTIONS: &str = "-c search_path=pg_catalog -c default_transaction_read_only=on \
-     -c statement_timeout=0 -c lock_timeout=0 -c jit=off";
+/// way. (`default_transaction_read_only` is asked for, so it isn't set.)
+pub(super) const OPTIONS: &str =
+    "-c search_path=pg_catalog -c statement_timeout=0 -c lock_timeout=0 -c jit=off";
 
 /// Asked once per connection: version; may `pg_control_system` be called, and the other two of the
 /// control file; is this something whose positions mean something else; may the log's files be listed.
@@ -35,7 +35,8 @@ pub(super) const SAMPLE: &str = "SELECT r,
     CASE WHEN r THEN (SELECT w.pid IS NOT NULL FROM pg_catalog.pg_stat_get_wal_receiver() w) END
     FROM (SELECT pg_catalog.pg_is_in_recovery() AS r OFFSET 0) s";
 
-/// [`SAMPLE`], and: replay is paused; timeline.
+/// [`SAMPLE`], and: replay is paused; timeline; a primary's transactions are read-only by the server's
+/// own configuration.
 ///
 /// A primary's timeline is in the names of the files it writes. A replica's is the one it streams
 /// (for `pg_monitor`), or the newest in its control file, which follows with the next restart point,
@@ -67,7 +68,11 @@ pub(super) fn probe(version: i32, control_file: bool, files: bool) -> String {
     CASE WHEN r THEN GREATEST(
             (SELECT w.received_tli FROM pg_catalog.pg_stat_get_wal_receiver() w){control_file}{files})
         ELSE ('x' || pg_catalog.substr(pg_catalog.pg_walfile_name(
-            pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::bit(32)::pg_catalog.int4 END
+            pg_catalog.pg_current_wal_insert_lsn()), 1, 8))::bit(32)::pg_catalog.int4 END,
+    CASE WHEN r OR pg_catalog.current_setting('default_transaction_read_only') <> 'on' THEN false
+        ELSE EXISTS (SELECT FROM pg_catalog.pg_settings g
+            WHERE g.name OPERATOR(pg_catalog.=) 'default_transaction_read_only'
+            AND g.source OPERATOR(pg_catalog.~) '^(configuration file|command line)$') END
     {from}"
     )
 }

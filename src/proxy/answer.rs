@@ -93,7 +93,7 @@ fn simple(task: &mut Task, request: &Request, text: &[u8], out: &mut Vec<u8>) ->
         }
         Kind::Own if task.session.transaction.status() != Status::Failed => {
             match own_effect(text, task) {
-                Some(effect) => own_statement(task, &effect, out),
+                Some(effect) => own_statement(task, text, &effect, out),
                 None => return false,
             }
         }
@@ -377,7 +377,13 @@ fn own_effect(text: &[u8], task: &Task) -> Option<Effect> {
         .find(|effect| matches!(effect, Effect::OwnSet { .. } | Effect::OwnShow(_)))
 }
 
-fn own_statement(task: &mut Task, effect: &Effect, out: &mut Vec<u8>) {
+fn own_statement(task: &mut Task, text: &[u8], effect: &Effect, out: &mut Vec<u8>) {
+    let word = text.trim_ascii_start().get(..5).unwrap_or_default();
+    let tag = if word.eq_ignore_ascii_case(b"reset") {
+        "RESET"
+    } else {
+        "SET"
+    };
     match effect {
         Effect::OwnSet { key, value, scope } => {
             let session = &mut task.session;
@@ -396,7 +402,7 @@ fn own_statement(task: &mut Task, effect: &Effect, out: &mut Vec<u8>) {
                 _ => own.set_in_transaction(key, value, *scope, seen),
             };
             match set {
-                Ok(()) => write::command_complete(out, "SET"),
+                Ok(()) => write::command_complete(out, tag),
                 Err(invalid) => write::error(out, &visible(&invalid)),
             }
         }
@@ -483,7 +489,7 @@ fn own_extended(task: &mut Task, request: &Request, scratch: &mut Scratch) -> bo
     match &effect {
         // Only described: nothing is to change yet.
         Effect::OwnSet { .. } if !executes => {}
-        effect => own_statement(task, effect, &mut rows),
+        effect => own_statement(task, &text, effect, &mut rows),
     }
     if rows.first() == Some(&tag::ERROR_RESPONSE) {
         task.session.undo();

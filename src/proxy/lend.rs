@@ -1,7 +1,10 @@
 //! Getting a server connection for a request: from the right pool, waiting out a failover when
 //! there is no primary.
 
-use std::time::Duration;
+use std::{
+    sync::atomic::{AtomicU64, Ordering},
+    time::Duration,
+};
 
 use tokio::time::{Instant, timeout, timeout_at};
 
@@ -11,7 +14,7 @@ use super::{
     tenant::Tenant,
 };
 use crate::{
-    cluster::{Failure, NodeId},
+    cluster::{Failure, MAX_NODES, NodeId},
     config::FailoverMode,
     error::{Fault, Visible},
     metrics::{
@@ -288,10 +291,38 @@ impl Proxy {
     }
 
     fn connect_failed(&self, node: NodeId, error: &ConnectError) {
-        tracing::warn!(node = %self.monitor.name(node), %error, "no server connection");
+        if self.complaints.is_due(node) {
+            tracing::warn!(node = %self.monitor.name(node), %error, "no server connection");
+        }
         if error.cause() == Cause::Node {
             self.monitor.report_failure(node, Failure::Connect);
         }
+    }
+}
+
+/// Keeps the log from being flooded with the same complaint about a node.
+#[derive(Debug)]
+pub(super) struct Complaints {
+    since: Instant,
+    /// By [`NodeId::index`]: the second of the last one, from 1.
+    last: [AtomicU64; MAX_NODES],
+}
+
+impl Default for Complaints {
+    fn default() -> Self {
+        Self {
+            since: Instant::now(),
+            last: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+}
+
+impl Complaints {
+    /// There has been none in this second.
+    fn is_due(&self, node: NodeId) -> bool {
+        let now = self.since.elapsed().as_secs() + 1;
+        let last = self.last.get(node.index());
+        last.is_none_or(|last| last.swap(now, Ordering::Relaxed) != now)
     }
 }
 

@@ -89,6 +89,7 @@ pub struct Proxy {
     written: Mutex<Causality>,
     /// Requests that wait for a primary.
     held: AtomicUsize,
+    complaints: lend::Complaints,
     connected: AtomicUsize,
     workers: usize,
     reload: Reload,

@@ -236,6 +236,7 @@ impl Proxy {
             in_flight: (0..MAX_NODES).map(|_place| AtomicU32::new(0)).collect(),
             written: Default::default(),
             held: AtomicUsize::new(0),
+            complaints: Default::default(),
             connected: AtomicUsize::new(0),
             workers,
             reload,

@@ -173,7 +173,8 @@ impl Own {
             }
             "min_lsn" => {
                 let lsn = match value {
-                    None => None,
+                    // What SHOW gives where there is none.
+                    None | Some("") => None,
                     Some(text) => Some(
                         text.parse::<Lsn>()
                             .map_err(|_invalid| invalid("min_lsn", "an LSN such as 0/16B3748"))?,

@@ -380,11 +380,11 @@ fn reads_go_on_while_a_switchover_waits() {
             // Until a write has been held.
             for n in 1.. {
                 let sql = format!("update t set n = {n} where id = {id}");
-                let began = std::time::Instant::now();
+                let began = tokio::time::Instant::now();
                 client.batch_execute(&sql).await.unwrap();
                 let held = began.elapsed() > Duration::from_secs(1);
                 for _ in 0..2 {
-                    let began = std::time::Instant::now();
+                    let began = tokio::time::Instant::now();
                     let sql = format!("select n from t where id = {id}");
                     let row = client.query_one(&sql, &[]).await.unwrap();
                     assert_eq!(row.get::<_, i32>(0), n, "client {id}");
@@ -432,5 +432,46 @@ fn of_two_switchovers_at_once_one_is_carried_out() {
             count("primary") == 1 && count("replica") == 1
         })
         .await;
+    });
+}
+
+/// What a switchover that broke off has left behind, or an operator: nothing else tells why every
+/// write fails.
+#[test]
+fn a_primary_that_is_configured_read_only_is_an_alert() {
+    run(async {
+        let cluster = own_cluster(1);
+        let proxy = Proxy::start(&cluster, "").await;
+        // A careful operator's setting for the monitor's user alone says nothing of others.
+        cluster
+            .psql(
+                0,
+                "alter role app in database postgres set default_transaction_read_only = on",
+            )
+            .unwrap();
+        let set = |what: &str| {
+            let sql = format!("alter system {what}");
+            cluster.psql(0, &sql).unwrap();
+            cluster.psql(0, "select pg_reload_conf()").unwrap();
+        };
+        let alerts = async || {
+            let rows = proxy.console("show events").await;
+            let of = |kind: &str| {
+                let found = rows.iter().filter(|row| row.get("kind") == Some(kind));
+                found.filter(|row| row.get("node") == Some("pg1")).count()
+            };
+            (of("alert"), of("alert_over"))
+        };
+        assert_eq!(alerts().await, (0, 0));
+        set("set default_transaction_read_only = on");
+        eventually("an alert", async || alerts().await == (1, 0)).await;
+        assert!(proxy.log().contains("ERROR"), "{}", proxy.log());
+        assert!(
+            proxy
+                .log()
+                .contains("ALTER SYSTEM RESET default_transaction_read_only")
+        );
+        set("reset default_transaction_read_only");
+        eventually("its end", async || alerts().await == (1, 1)).await;
     });
 }

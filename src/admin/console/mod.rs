@@ -110,13 +110,13 @@ impl Console {
             }
             Command::Act { action, tag } => {
                 let user = &caller.user;
-                tracing::info!(user, ?action, "console command");
+                tracing::info!(user, %action, "console command");
                 self.lookout
                     .operators
                     .push(time::wall(), format!("{user}: {action}"));
                 let done = self.lookout.inspect.act(action.clone()).await;
                 if let Err(error) = &done {
-                    tracing::warn!(user, ?action, %error, "console command failed");
+                    tracing::warn!(user, %action, %error, "console command failed");
                     let message = format!("{user}: {action} failed: {error}");
                     self.lookout.operators.push(time::wall(), message);
                 }

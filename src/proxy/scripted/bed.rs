@@ -192,6 +192,7 @@ impl Bed {
                 position: Some(Position::exact(now, Lsn(lsn))),
                 received: None,
                 replay_paused: false,
+                read_only: false,
                 version: Some(150_000),
                 comparable: true,
             };
