@@ -22,6 +22,16 @@ pub struct Expected {
     failed: bool,
 }
 
+/// A portal that a request has made.
+struct Bound {
+    portal: Vec<u8>,
+    text: Option<Vec<u8>>,
+    /// `None`: they can't be told.
+    effects: Option<Vec<Effect>>,
+    /// Wholly, by the request itself.
+    executed: bool,
+}
+
 impl Expected {
     /// For the next part of an exchange that goes on.
     pub fn next_part(&mut self) {
@@ -54,7 +64,7 @@ impl Expected {
         session: &mut Session,
         resolved: &mut Resolved,
     ) {
-        let mut portals: Vec<(Vec<u8>, Option<Vec<Effect>>)> = Vec::new();
+        let mut portals: Vec<Bound> = Vec::new();
         let mut unnamed = resolved.unnamed(session).text().map(<[u8]>::to_vec);
         let mut executed = 0;
         let mut at = 0;
@@ -89,8 +99,12 @@ impl Expected {
                     if let (None, Some(text)) = (&effects, text) {
                         session.untold.see_statements(text, session.lexing, None);
                     }
-                    portals.retain(|(name, _)| name != bind.portal);
-                    portals.push((bind.portal.to_vec(), effects));
+                    portals.push(Bound {
+                        portal: bind.portal.to_vec(),
+                        text: text.map(<[u8]>::to_vec),
+                        effects,
+                        executed: false,
+                    });
                 }
                 tag::DESCRIBE | tag::CLOSE
                     if body.first() == Some(&b'S') && body.get(1).is_some_and(|&b| b != 0) =>
@@ -101,17 +115,32 @@ impl Expected {
                     let Ok(execute) = Execute::read(body) else {
                         break;
                     };
-                    match portals.iter().find(|(name, _)| name == execute.portal) {
-                        Some((_, Some(effects))) => {
-                            self.waiting
-                                .extend(effects.iter().map(|e| (executed, e.clone())));
+                    let mut latest = portals.iter_mut().rev();
+                    if let Some(bound) = latest.find(|bound| bound.portal == execute.portal) {
+                        bound.executed |= execute.max_rows == 0;
+                        match &bound.effects {
+                            Some(effects) => {
+                                let effects = effects.iter().map(|e| (executed, e.clone()));
+                                self.waiting.extend(effects);
+                            }
+                            None => session.suspect = true,
                         }
-                        Some((_, None)) => session.suspect = true,
-                        None => {}
                     }
                     executed += 1;
                 }
                 _ => {}
+            }
+        }
+        // What another request may execute is found out by a look, at the latest when it ends its
+        // transaction.
+        let later = |bound: &&Bound| {
+            let effects = bound.effects.as_deref();
+            !bound.executed && effects.is_none_or(|all| all.iter().any(|e| *e != Effect::None))
+        };
+        for bound in portals.iter().filter(later) {
+            session.suspect = true;
+            if let Some(text) = &bound.text {
+                session.untold.see_statements(text, lexing, None);
             }
         }
         resolved.rewind();

@@ -213,8 +213,15 @@ pub fn scan(
                 return Ok(Scan::More { needed: first.len });
             };
             if first.tag == tag::FUNCTION_CALL {
-                // The function is named by its oid only; drivers call large object functions so.
-                let call = Class::primary(Why::Function, Traits::NONE);
+                let traits = if body
+                    .first_chunk()
+                    .is_some_and(|oid| is_of_large_objects(*oid))
+                {
+                    Traits::NONE
+                } else {
+                    Traits::OBSERVE
+                };
+                let call = Class::primary(Why::Function, traits);
                 return Ok(Scan::Request(simple(call, None)));
             }
             let text = frontend::query(body)?;
@@ -313,6 +320,15 @@ fn executed(
         traits: traits.without(Traits::EFFECTS),
         tables: inner.tables,
     }
+}
+
+/// What drivers call by FunctionCall, whose first field is the function's oid: the functions of large
+/// objects, of which nothing outlives the transaction (PostgreSQL source, `pg_proc.dat`).
+fn is_of_large_objects(oid: [u8; 4]) -> bool {
+    matches!(
+        u32::from_be_bytes(oid),
+        715 | 764 | 765 | 767 | 952..=958 | 964 | 1004 | 3170..=3172
+    )
 }
 
 /// Of a frame that is too long to be kept, so much is looked at: its names.

@@ -8,7 +8,7 @@ use std::collections::BTreeMap;
 
 use tokio_postgres::{Client, SimpleQueryMessage};
 
-use crate::support::{Proxy, cluster, run, unique};
+use crate::support::{Proxy, Raw, cluster, message, run, tags, unique};
 
 /// What a session could find of another one: what it is called, and how to ask for it.
 const TRACES: &[(&str, &str)] = &[
@@ -259,6 +259,42 @@ const SET_OFF: &[(&str, &str)] = &[
         "insert into {d} values (1)",
     ),
     (
+        "create table {d} (a int); create trigger g before insert on {d} for each row execute function {f}()",
+        "with x as (insert into {d} values (1) returning a) select * from x",
+    ),
+    (
+        "create table {d} (a int); create trigger g before insert on {d} for each row execute function {f}()",
+        "explain (analyze) with x as (insert into {d} values (1) returning a) select * from x",
+    ),
+    (
+        "create table {d} (a int); create trigger g before insert on {d} for each row execute function {f}()",
+        "prepare {e} as with x as (insert into {d} values (1) returning a) select * from x; execute {e}",
+    ),
+    (
+        "create table {e} (a int); create trigger g before insert on {e} for each row execute function {f}(); \
+         create function {e}_w() returns int language sql as 'insert into {e} values (1); select 1'; \
+         create view {d} as select {e}_w()",
+        "select * from {d}",
+    ),
+    (
+        "create table {e} (a int); create trigger g before insert on {e} for each row execute function {f}(); \
+         create function {e}_w() returns int begin atomic insert into {e} values (1); select 1; end; \
+         create table {d} (a int default {e}_w(), b int)",
+        "insert into {d} (b) values (1)",
+    ),
+    (
+        "create function {e}() returns text language plpgsql as \
+         $$ begin perform set_config('work_mem', '77MB', false); return 'x'; end $$; \
+         create domain {e}_d as text default {e}(); create table {d} (a int, b {e}_d)",
+        "insert into {d} (a) values (1)",
+    ),
+    (
+        "create function {e}(int) returns int immutable language plpgsql as \
+         $$ begin perform set_config('work_mem', '77MB', false); return $1; end $$; \
+         create table {d} (a int); create index on {d} ({e}(a))",
+        "insert into {d} values (1)",
+    ),
+    (
         "create table {d} (a int)",
         "update pg_settings set setting = '77MB' where name = 'work_mem'",
     ),
@@ -267,8 +303,7 @@ const SET_OFF: &[(&str, &str)] = &[
 #[test]
 fn what_a_write_sets_off_is_its_sessions_and_nobody_elses() {
     run(async {
-        let cluster = cluster();
-        let proxy = Proxy::start(cluster, "[pool]\nmax_size = 1").await;
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
         let work_mem = async |client: &Client| {
             let sql = "/* pgsplit: primary */ select current_setting('work_mem')";
             let row = client.query_one(sql, &[]).await.unwrap();
@@ -286,9 +321,10 @@ fn what_a_write_sets_off_is_its_sessions_and_nobody_elses() {
             let owner = proxy.connect("app", "app").await;
             let setup = names.put_into(&format!("{function} {setup}"));
             owner.batch_execute(&setup).await.unwrap();
-            if write.contains("{d}") {
-                proxy.wait_for_table(cluster, &names.put_into("{d}")).await;
-            }
+            // What has just been made is known.
+            proxy
+                .wait_for_route("app", "select current_setting('app.x', true)")
+                .await;
             let before = work_mem(&owner).await;
             drop(owner);
             let client = proxy.connect("app", "app").await;
@@ -297,6 +333,83 @@ fn what_a_write_sets_off_is_its_sessions_and_nobody_elses() {
             let other = proxy.connect("app", "app").await;
             assert_eq!(work_mem(&other).await, before, "{setup}: {write}");
             assert_eq!(work_mem(&client).await, "77MB", "{setup}: {write}");
+        }
+    });
+}
+
+/// A portal that is executed by another request than the one that made it; a function that is called by
+/// its number.
+#[test]
+fn what_no_text_of_the_request_tells_is_its_sessions() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
+        let set = "select set_config('work_mem', '77MB', false)";
+        let scripts: [&[Vec<u8>]; 5] = [
+            &[
+                message::query("begin"),
+                [
+                    message::parse("", "set work_mem = '77MB'"),
+                    message::bind("pp", "", &[]),
+                    message::sync(),
+                ]
+                .concat(),
+                [message::execute("pp", 0), message::sync()].concat(),
+                message::query("commit"),
+            ],
+            &[
+                [
+                    message::parse("", set),
+                    message::bind("", "", &[]),
+                    message::flush(),
+                ]
+                .concat(),
+                [message::execute("", 0), message::sync()].concat(),
+            ],
+            &[
+                message::query("begin"),
+                [
+                    message::parse("", set),
+                    message::bind("pp", "", &[]),
+                    message::sync(),
+                ]
+                .concat(),
+                [message::execute("pp", 1), message::sync()].concat(),
+                [message::execute("pp", 1), message::sync()].concat(),
+                message::query("commit"),
+            ],
+            &[
+                message::query("begin"),
+                message::query("set work_mem = '77MB'"),
+                [
+                    message::parse("", "commit"),
+                    message::bind("pp", "", &[]),
+                    message::sync(),
+                ]
+                .concat(),
+                [message::execute("pp", 0), message::sync()].concat(),
+            ],
+            // set_config, whose oid is 2078 in every version.
+            &[message::function_call(2078, &["work_mem", "77MB", "f"])],
+        ];
+        for (number, script) in scripts.into_iter().enumerate() {
+            let mut raw = Raw::connect(proxy.port).await;
+            for bytes in script {
+                raw.send(bytes).await;
+                if bytes.ends_with(&message::flush()) {
+                    while raw.frame().await.tag != '2' {}
+                } else {
+                    let answer = raw.until_ready(1).await;
+                    assert!(!tags(&answer).contains('E'), "{number}: {answer:?}");
+                }
+            }
+            let other = proxy.connect("app", "app").await;
+            for _ in 0..2 {
+                let row = other.query_one("show work_mem", &[]).await.unwrap();
+                assert_eq!(row.get::<_, &str>(0), "4MB", "{number}");
+                let rows = raw.query("show work_mem").await;
+                let row = rows.iter().find(|frame| frame.tag == 'D').unwrap();
+                assert_eq!(&row.body[6..], b"77MB", "{number}");
+            }
         }
     });
 }

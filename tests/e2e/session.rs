@@ -708,6 +708,14 @@ fn settings_that_nobody_can_name_stay_with_their_session_whatever_sets_them() {
             ("view", format!("select * from {view}")),
             ("column", format!("insert into {column} (a) values (1)")),
             ("domain", format!("select 'domain'::{domain}")),
+            (
+                "made",
+                "do $$ begin execute 'set ' || 'app.made' || ' = x'; end $$".to_owned(),
+            ),
+            (
+                "form",
+                "do $$ begin execute format('set %I.form = x', 'app'); end $$".to_owned(),
+            ),
             ("rule", format!("insert into {rule} values ('rule')")),
             (
                 "prepared",
@@ -718,6 +726,10 @@ fn settings_that_nobody_can_name_stay_with_their_session_whatever_sets_them() {
                 if !simple && name == "prepared" {
                     continue;
                 }
+                // Some of them might be DDL, behind which nothing is known for a moment.
+                proxy
+                    .wait_for_route("app", "select current_setting('app.told', true)")
+                    .await;
                 let before = pins();
                 let client = proxy.connect("app", "app").await;
                 if simple {

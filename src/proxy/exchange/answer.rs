@@ -416,6 +416,9 @@ fn is_refusal(sqlstate: SqlState, message: &[u8]) -> bool {
         b"42P01" | b"42703" | b"42883" | b"42704" | b"3F000" | b"42P02" | b"26000" | b"34000" => {
             true
         }
+        // Rights and roles that it doesn't have yet.
+        b"42501" => true,
+        b"22023" => message.starts_with(b"role "),
         b"XX000" => memchr::memmem::find(message, RECOVERY).is_some(),
         // Cut off by the server: a recovery conflict that ended the connection, a shutdown.
         b"57P01" | b"57P02" | b"57P03" | b"57P04" | b"58P01" => true,

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use super::{bed::*, message::*};
+use super::{super::lend::AGAIN, bed::*, message::*};
 
 const READ: &str = "select c from t";
 const WRITE: &str = "insert into t values (1)";
@@ -177,6 +177,8 @@ async fn a_read_waits_for_a_primary_where_no_replica_is_left() {
     client.send(&query(READ)).await;
     client.quiet_for(Duration::from_secs(1)).await;
     bed.returns(PG1, false).await;
+    // It is decided again now and then.
+    tokio::time::sleep(AGAIN).await;
     let mut back = bed.server(PG1).await;
     back.expect_only(&[&query(READ)]).await;
     let answer = [one_row("x"), ready('I')].concat();

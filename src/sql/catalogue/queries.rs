@@ -132,7 +132,8 @@ LEFT JOIN pg_catalog.pg_extension e ON e.oid = d.refobjid";
 
 /// `owner kind, owner oid, kind of what it rests on, its oid`. Kinds: `f` function, `o` operator,
 /// `r` relation, `t` type; `g` as an owner: a relation,
-/// through what writing to it runs (triggers and their conditions, defaults, checks, policies, rules).
+/// through what writing to it runs (triggers and their conditions, defaults, also of its columns' domains,
+/// checks, policies, rules, expressions of indexes and of partitioning).
 const EDGES: &str = "\
 WITH RECURSIVE apart AS ( \
     SELECT c.oid FROM pg_catalog.pg_class c WHERE c.relpersistence = 'u' OR c.relkind = 'f' \
@@ -154,6 +155,15 @@ SELECT 'g', coalesce(a.adrelid, k.conrelid, t.tgrelid, p.polrelid, w.ev_class)::
   LEFT JOIN pg_catalog.pg_rewrite w ON d.classid = 'pg_catalog.pg_rewrite'::regclass AND w.oid = d.objid AND w.ev_type <> '1' \
   WHERE d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid >= 16384 \
     AND coalesce(a.adrelid, k.conrelid, t.tgrelid, p.polrelid, w.ev_class) IS NOT NULL \
+UNION ALL \
+SELECT 'g', a.attrelid::text, 'f', d.refobjid::text FROM pg_catalog.pg_depend d \
+  JOIN pg_catalog.pg_attribute a ON a.atttypid = d.objid AND a.attnum > 0 \
+  WHERE d.classid = 'pg_catalog.pg_type'::regclass AND d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid >= 16384 \
+UNION ALL \
+SELECT 'g', coalesce(i.indrelid, d.objid)::text, 'f', d.refobjid::text FROM pg_catalog.pg_depend d \
+  JOIN pg_catalog.pg_class c ON c.oid = d.objid AND c.relkind IN ('i', 'I', 'p') \
+  LEFT JOIN pg_catalog.pg_index i ON i.indexrelid = d.objid \
+  WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refclassid = 'pg_catalog.pg_proc'::regclass AND d.refobjid >= 16384 \
 UNION ALL \
 SELECT 'f', g.aggfnoid::oid::text, 'f', x.f::text FROM pg_catalog.pg_aggregate g \
   CROSS JOIN LATERAL (VALUES (g.aggtransfn::oid), (g.aggfinalfn::oid), (g.aggcombinefn::oid), (g.aggserialfn::oid), \

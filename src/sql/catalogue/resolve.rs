@@ -25,8 +25,8 @@ pub(super) fn resolve(builder: CatalogueBuilder, generation: u64) -> Catalogue {
     let reach = Reach::of(&builder);
     let setters = Setters::of(&builder);
     let mut graph = Graph::new(builder);
-    graph.spread();
-    graph.catalogue(generation, reach, setters)
+    let loud = graph.settle();
+    graph.catalogue(generation, reach, setters, &loud)
 }
 
 struct Graph {
@@ -98,6 +98,28 @@ impl Graph {
             poisoned: false,
             settings: settings.names.into(),
             isolations,
+        }
+    }
+
+    /// Spreads what isn't read-safe, and what may touch the session by writing, until neither adds to
+    /// the other. Gives the relations that are loud.
+    fn settle(&mut self) -> HashSet<u32> {
+        loop {
+            self.spread();
+            let loud = self.loud();
+            let mut more = false;
+            for object in self.objects.values_mut() {
+                if let Some(bad) = &mut object.bad
+                    && object.session.is_some()
+                    && !bad.observe
+                {
+                    bad.observe = true;
+                    more = true;
+                }
+            }
+            if !more {
+                return loud;
+            }
         }
     }
 
@@ -175,8 +197,21 @@ impl Graph {
                 else {
                     continue;
                 };
-                let writers = self.readers.get(&(Reference::Name, name.clone()));
-                for writer in writers.cloned().unwrap_or_default() {
+                let by_name = self.readers.get(&(Reference::Name, name.clone()));
+                // Whose source is a tree is known by what it depends on.
+                let by_id = self
+                    .users
+                    .get(&(Space::Relation, relation))
+                    .into_iter()
+                    .flatten();
+                let by_id = by_id.filter(|user| user.0 == Space::Function);
+                let writers: Vec<Id> = by_name
+                    .into_iter()
+                    .flatten()
+                    .chain(by_id)
+                    .copied()
+                    .collect();
+                for writer in writers {
                     if let Some(object) = self.objects.get_mut(&writer) {
                         object.session = object.session.or(Some("may write where triggers watch"));
                     }
@@ -186,10 +221,15 @@ impl Graph {
         }
     }
 
-    fn catalogue(mut self, generation: u64, reach: Reach, setters: Setters) -> Catalogue {
+    fn catalogue(
+        self,
+        generation: u64,
+        reach: Reach,
+        setters: Setters,
+        loud: &HashSet<u32>,
+    ) -> Catalogue {
         let mut names = Names::default();
         let mut details = HashMap::default();
-        let loud = self.loud();
         // PostgreSQL's own, such as `pg_settings`, are written to by name.
         let watched = loud.iter().any(|relation| *relation >= FIRST_USER_OID);
         for (name, flags) in self.known {

@@ -269,6 +269,10 @@ impl Reader<'_, '_> {
         if findings.found.is_some_and(|(why, _)| why == Why::Into) {
             traits = traits.with(Traits::DDL).with(Traits::OBSERVE);
         }
+        let watched = findings.trigger_observe || self.catalogue.is_none();
+        if findings.may_write && watched {
+            traits = traits.with(Traits::OBSERVE);
+        }
         traits = traits.with(self.told_by_names());
         if traits.has(Traits::EFFECTS) && is_told(self.statement, self.lexing) {
             // No look is needed.
@@ -432,7 +436,8 @@ impl Reader<'_, '_> {
                 |at: &usize| catalogue.name(self.tokens.name(*at)).has(Flags::RELATION);
             !findings.unknown_calls.iter().all(is_relation)
         });
-        if findings.trigger_observe || unknown {
+        // Without a catalogue nobody knows what triggers there are.
+        if findings.trigger_observe || unknown || self.catalogue.is_none() {
             traits = traits.with(Traits::OBSERVE);
         }
         traits = traits.with(self.told_by_names());

@@ -207,6 +207,8 @@ impl Untold {
                     }
                 }
                 if let Some(rest) = behind {
+                    // `EXECUTE 'set ' || name`, `format('set %I …')`.
+                    self.others |= matches!(rest.first(), Some(b'\'' | b'%'));
                     let name = rest.iter().take_while(|b| is_of_name(**b) || **b == b'"');
                     let name: Vec<u8> = name.filter(|b| **b != b'"').copied().collect();
                     self.add(&name);
