@@ -359,7 +359,7 @@ fn a_program_may_promote_and_sessions_of_their_own_connections_move_back() {
 fn reads_go_on_while_a_switchover_waits() {
     run(async {
         let cluster = own_cluster(1);
-        let settings = format!("{ADMIN}switchover_timeout = \"3s\"\n");
+        let settings = format!("{ADMIN}switchover_timeout = \"6s\"\n");
         let proxy = Proxy::start(&cluster, &settings).await;
         let mut blocker = proxy.connect("app", "app").await;
         blocker
@@ -368,21 +368,17 @@ fn reads_go_on_while_a_switchover_waits() {
             .unwrap();
         proxy.wait_for_table(&cluster, "t").await;
         let transaction = blocker.transaction().await.unwrap();
-        transaction
-            .batch_execute("insert into t values (-1, 0)")
-            .await
-            .unwrap();
+        let insert = "insert into t values (-1, 0)";
+        transaction.batch_execute(insert).await.unwrap();
+        let ended = std::cell::Cell::new(false);
         let clients = (0..10).map(async |id| {
             let client = proxy.connect("app", "app").await;
             let sql = format!("insert into t values ({id}, 0)");
             client.batch_execute(&sql).await.unwrap();
             let mut slowest = Duration::ZERO;
-            // Until a write has been held.
             for n in 1.. {
                 let sql = format!("update t set n = {n} where id = {id}");
-                let began = tokio::time::Instant::now();
                 client.batch_execute(&sql).await.unwrap();
-                let held = began.elapsed() > Duration::from_secs(1);
                 for _ in 0..2 {
                     let began = tokio::time::Instant::now();
                     let sql = format!("select n from t where id = {id}");
@@ -390,21 +386,26 @@ fn reads_go_on_while_a_switchover_waits() {
                     assert_eq!(row.get::<_, i32>(0), n, "client {id}");
                     slowest = slowest.max(began.elapsed());
                 }
-                if held {
+                if ended.get() {
                     break;
                 }
             }
             slowest
         });
         let (told, slowest) = futures_util::future::join(
-            switchover(&proxy, "pg2"),
+            async {
+                let told = switchover(&proxy, "pg2").await;
+                ended.set(true);
+                told
+            },
             futures_util::future::join_all(clients),
         )
         .await;
         let told = told.unwrap_err();
         assert!(told.contains("undone"), "{told}");
+        // The writes behind them waited for six seconds.
         let slowest = slowest.into_iter().max().unwrap();
-        assert!(slowest < Duration::from_secs(1), "{slowest:?}");
+        assert!(slowest < Duration::from_secs(3), "{slowest:?}");
         transaction.commit().await.unwrap();
     });
 }
@@ -414,8 +415,25 @@ fn of_two_switchovers_at_once_one_is_carried_out() {
     run(async {
         let cluster = own_cluster(2);
         let proxy = Proxy::start(&cluster, ADMIN).await;
-        let (one, other) =
-            futures_util::future::join(switchover(&proxy, "pg2"), switchover(&proxy, "pg3")).await;
+        let mut blocker = proxy.connect("app", "app").await;
+        let transaction = blocker.transaction().await.unwrap();
+        transaction
+            .batch_execute("create table t (a int)")
+            .await
+            .unwrap();
+        let (one, other, ()) = futures_util::future::join3(
+            switchover(&proxy, "pg2"),
+            switchover(&proxy, "pg3"),
+            async {
+                // The one waits for the transaction, the other for the one.
+                eventually("both are ordered", async || {
+                    proxy.log().matches("SWITCHOVER").count() >= 2
+                })
+                .await;
+                transaction.commit().await.unwrap();
+            },
+        )
+        .await;
         assert!(one.is_ok() != other.is_ok(), "{one:?} {other:?}");
         let told = one.err().or(other.err()).unwrap();
         assert!(
@@ -424,11 +442,8 @@ fn of_two_switchovers_at_once_one_is_carried_out() {
         );
         eventually("one primary, and one that follows it", async || {
             let rows = proxy.console("show nodes").await;
-            let count = |role| {
-                rows.iter()
-                    .filter(|row| row.get("role") == Some(role))
-                    .count()
-            };
+            let roles = rows.iter().map(|row| row.get("role"));
+            let count = |role| roles.clone().filter(|of| *of == Some(role)).count();
             count("primary") == 1 && count("replica") == 1
         })
         .await;
