@@ -309,10 +309,15 @@ impl Tenant {
     pub(super) fn defaults(&self) -> u64 {
         let slot = self.database.catalogue.as_ref();
         let now = slot.map_or(0, |slot| slot.defaults());
-        if self.defaults.load(Ordering::Acquire) != now {
+        if self.defaults_in_use() != now {
             self.renew(now);
         }
         now
+    }
+
+    /// The version that the pools' connections are of, at least.
+    pub(super) fn defaults_in_use(&self) -> u64 {
+        self.defaults.load(Ordering::Acquire)
     }
 
     #[cold]
@@ -386,7 +391,7 @@ impl Tenant {
     /// Remembers it, unless it was learned under other defaults.
     pub(super) fn remember(&self, settings: Arc<Settings>, welcome: Arc<[Setting]>, defaults: u64) {
         let mut welcomes = self.welcomes.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.defaults.load(Ordering::Acquire) != defaults {
+        if self.defaults_in_use() != defaults {
             return;
         }
         if welcomes.len() >= WELCOMES {

@@ -31,7 +31,7 @@ pub use unnamed::{Stamp, Unnamed};
 
 use crate::{
     protocol::startup::Setting,
-    sql::{Isolation, Lexing, Untold, catalogue::Catalogue},
+    sql::{Effect, Isolation, Lexing, Untold, catalogue::Catalogue},
 };
 use prepared::{Named, Names};
 use settings::{Settings, Tracker, Value};
@@ -147,19 +147,25 @@ impl Session {
         self.names.iter().flat_map(|names| names.settled())
     }
 
-    /// Some statement that was prepared in SQL is run: takes note of what they may set.
-    pub fn sees_prepared(&mut self, catalogue: Option<&Catalogue>) {
-        for (_, named) in self.names.iter().flat_map(|names| names.iter()) {
-            if let Named::Sql(_) = named {
+    /// The same, if there ever were any.
+    pub fn known_names(&mut self) -> Option<&mut Names> {
+        self.names.as_deref_mut()
+    }
+
+    /// Statements that were prepared in SQL are run, by these effects of a text if they can be told:
+    /// takes note of what they may set.
+    pub fn sees_prepared(&mut self, effects: Option<&[Effect]>, catalogue: Option<&Catalogue>) {
+        let runs = |name: &[u8]| {
+            let executes =
+                |effect: &Effect| matches!(effect, Effect::Execute(of) if of.as_bytes() == name);
+            effects.is_none_or(|all| all.iter().any(executes))
+        };
+        for (name, named) in self.names.iter().flat_map(|names| names.iter()) {
+            if matches!(named, Named::Sql(_)) && runs(name) {
                 self.untold
                     .see_statements(named.text(), self.lexing, catalogue);
             }
         }
-    }
-
-    /// The same, if there ever were any.
-    pub fn known_names(&mut self) -> Option<&mut Names> {
-        self.names.as_deref_mut()
     }
 
     /// Changes of prepared statements that aren't acknowledged won't be carried out.

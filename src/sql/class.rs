@@ -200,13 +200,13 @@ impl Traits {
     pub const PREPARED_VIEW: Self = Self(1 << 8);
     /// Asks for `currval` or `lastval`.
     pub const SEQUENCES: Self = Self(1 << 9);
+    /// Changes what sessions begin with: ALTER ROLE or DATABASE … SET. Always beside [`Self::DDL`].
+    pub const DEFAULTS: Self = Self(1 << 10);
     /// Nothing but what puts a session back to how it began: see [`super::resets`].
     pub const RESETS: Self = Self(1 << 11);
 
     /// Tells when its transaction began: `now()`, CURRENT_DATE, ….
     pub const TRANSACTION_TIME: Self = Self(1 << 12);
-    /// Changes what sessions begin with: ALTER ROLE or DATABASE … SET. Always beside [`Self::DDL`].
-    pub const DEFAULTS: Self = Self(1 << 10);
 
     /// No property.
     pub const NONE: Self = Self(0);

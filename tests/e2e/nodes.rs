@@ -179,10 +179,14 @@ fn a_node_is_taken_out_weighed_and_put_back_at_the_console() {
         proxy.console(&format!("enable node {name}")).await;
         proxy.wait_for_nodes(3).await;
         assert_eq!(reads(cluster, &proxy, 20).await[out], 0);
-        // Its share grows with its weight.
+        load.progress(200).await;
+        load.finish();
+        // Its share grows with its weight. Nothing else is in flight, which would count, too.
         proxy.console(&format!("set weight {name} = 50")).await;
-        let ran = reads(cluster, &proxy, 60).await;
-        assert!(ran[out] > 2, "{ran:?}");
+        let ran = reads(cluster, &proxy, 120).await;
+        assert!(ran[out] > 2 && ran[out] < ran[other], "{ran:?}");
+        let load = ReadLoad::start(&proxy, &table);
+        load.progress(200).await;
         proxy.console(&format!("set weight {name} = 1000")).await;
         let ran = reads(cluster, &proxy, 60).await;
         assert!(ran[out] > 2 * ran[other], "{ran:?}");

@@ -114,6 +114,12 @@ fn functions_without_a_call_in_sight_are_seen() {
             settle(cluster, &client, &t).await;
             check(cluster, &client, &t, extended, &cases).await;
         }
+        // It keeps the session on its connection from then on.
+        for extended in [false, true] {
+            let seeded = proxy.connect("app", "app").await;
+            let case = ("select setseed(0.5)", Primary);
+            check(cluster, &seeded, &t, extended, &[case]).await;
+        }
         // A function in a schema that the session's search path puts before the built-in ones.
         client
             .batch_execute(&format!("set search_path = {t}sch, pg_catalog, public"))

@@ -29,7 +29,7 @@ use crate::{
         emit::{self, Mentions, Sink},
         request::{End, Request, Work},
     },
-    sql::{Access, Begin, Class, Kind, Tables, Traits},
+    sql::{self, Access, Begin, Class, Kind, Tables, Traits},
 };
 
 impl Task {
@@ -365,7 +365,7 @@ impl Task {
 
     /// Where sessions begin with other settings than this one did, it keeps those that it was told.
     fn heed_defaults(&mut self, lease: &Lease, replica: bool) {
-        let defaults = self.tenant.defaults();
+        let defaults = self.tenant.defaults_in_use();
         if self.session.defaults == defaults
             || self.session.transaction.is_open()
             || self.session.unsynced
@@ -469,12 +469,14 @@ impl Task {
             self.session.suspect = true;
             let catalogue = self.tenant.database.catalogue();
             let catalogue = catalogue.as_deref();
-            if traits.has(Traits::SQL_PREPARED) {
-                self.session.sees_prepared(catalogue);
-            }
             let bytes = scratch.client_in.filled();
-            if let Some(text) = request.query.clone().and_then(|range| bytes.get(range)) {
-                let lexing = self.session.lexing;
+            let query = request.query.clone().and_then(|range| bytes.get(range));
+            let lexing = self.session.lexing;
+            if traits.has(Traits::SQL_PREPARED) {
+                let effects = query.and_then(|text| sql::effects(text, lexing));
+                self.session.sees_prepared(effects.as_deref(), catalogue);
+            }
+            if let Some(text) = query {
                 self.session.untold.see_statements(text, lexing, catalogue);
             } else if let Some(frames) = bytes.get(..request.len) {
                 let resolved = &mut scratch.resolved;

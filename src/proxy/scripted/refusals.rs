@@ -14,6 +14,8 @@ async fn what_a_replica_refuses_is_answered_by_the_primary() {
         ("0A000", "not here"),
         ("XX000", "cannot do this during recovery"),
         ("58P01", "could not open file"),
+        ("42501", "permission denied for table t"),
+        ("22023", "role \"r\" does not exist"),
     ] {
         let (mut bed, mut primary) = Bed::start(&[]).await;
         let mut client = bed.client().await;
@@ -33,7 +35,7 @@ async fn what_a_replica_refuses_is_answered_by_the_primary() {
 
 #[tokio::test(start_paused = true)]
 async fn an_error_that_any_node_would_give_is_the_answer() {
-    for sqlstate in ["22012", "22003", "57014", "XX000", "42601"] {
+    for sqlstate in ["22012", "22023", "57014", "XX000", "42601"] {
         let (mut bed, mut primary) = Bed::start(&[]).await;
         let mut client = bed.client().await;
         client.send(&query(READ)).await;

@@ -207,8 +207,10 @@ impl Untold {
                     }
                 }
                 if let Some(rest) = behind {
-                    // `EXECUTE 'set ' || name`, `format('set %I …')`.
-                    self.others |= matches!(rest.first(), Some(b'\'' | b'%'));
+                    // `EXECUTE 'set ' || name`, `format('set %I …')`; not the SET of an UPDATE.
+                    let before = lower.get(..at).unwrap_or_default().trim_ascii_end();
+                    let begins = matches!(before.last(), None | Some(b'\'' | b'$' | b';'));
+                    self.others |= begins && matches!(rest.first(), Some(b'\'' | b'%' | b'$'));
                     let name = rest.iter().take_while(|b| is_of_name(**b) || **b == b'"');
                     let name: Vec<u8> = name.filter(|b| **b != b'"').copied().collect();
                     self.add(&name);
@@ -344,6 +346,11 @@ mod tests {
             ("select set_config('app.' || a, b, c)", "", true),
             ("execute 'set session \"app\".q = ' || v", "app.q", false),
             ("update t set a = 1; reset x.y; offset a.b", "", false),
+            ("execute 'set ' || n || ' = 1'", "", true),
+            ("execute format('set local %I.b = 1', n)", "", true),
+            ("execute $q$ set $q$ || n", "", true),
+            ("execute 'update t set ' || n || ' = 1'", "", false),
+            ("raise notice 'a was set %', n", "", false),
         ] {
             let mut untold = Untold::default();
             untold.see(text.as_bytes());
