@@ -221,8 +221,6 @@ pub fn see_extended(
             {
                 let _named = resolved.resolve();
             }
-            // Its arguments may name whatever it sets.
-            tag::FUNCTION_CALL => session.untold.others = true,
             _ => {}
         }
     }
