@@ -24,6 +24,7 @@ use crate::{
         Pin, Session,
         committing::{Committing, Outcome},
         prepared::Named,
+        reading::Reading,
         settings::{Settings, quoted_literal},
     },
     sql::{self, Catalogue, Effect, MOST_NAMES, Untold},
@@ -171,7 +172,7 @@ pub(super) async fn report(server: &mut Server, sql: &str) -> Result<Vec<Setting
 }
 
 /// Reads the connection's settings, role and other state into what is known of it and of the
-/// session. Only outside a transaction. Not cancel safe.
+/// session; gives what the client is to hear. Only outside a transaction. Not cancel safe.
 ///
 /// # Errors
 /// Its state isn't known: it must be closed.
@@ -230,13 +231,33 @@ pub(super) async fn look(
     }
     session.pins = pins;
     session.suspect = false;
+    let before = server.backend.settings.take();
+    let was_set = |name: &str| before.as_ref().map(|before| before.get(name).is_some());
     let tracked = session.settings.current();
+    // What was reset reads as empty.
+    custom.retain(|(name, value): &(_, Option<Box<str>>)| {
+        value.as_deref().is_some_and(|value| !value.is_empty()) || was_set(name) == Some(true)
+    });
     let found = Settings::from_observed(found).reconciled(tracked, custom);
-    session.settings.observed(found);
-    server.backend.settings = Some(Arc::clone(session.settings.current()));
+    session.settings.observed(&found);
+    let current = session.settings.current();
+    let mut aside = answer.notifications;
+    server.backend.settings = Some(if found == **current {
+        Arc::clone(current)
+    } else {
+        // Reset out of sight: the client was told of the connection's own values.
+        for (name, value) in session.told.iter() {
+            let lower = name.to_ascii_lowercase();
+            let reset = found.get(&lower).is_none() && was_set(&lower) != Some(false);
+            if reset && current.get(&lower).is_some() {
+                write::parameter_status(&mut aside, name.as_bytes(), value.as_bytes());
+            }
+        }
+        found.into()
+    });
     // Settings with a prefix don't show unless they are asked for.
     server.backend.tainted = true;
-    Ok(answer.notifications)
+    Ok(aside)
 }
 
 /// What to ask: also for the settings with a prefix that the session has, that what ran may have
@@ -306,7 +327,7 @@ fn adopted(name: &str, statement: &str, server: &mut Server, session: &mut Sessi
         } = effect
             && *its == *name
         {
-            let named = Named::from_sql(&text, body);
+            let named = Named::from_sql(&text, body, Reading::unknown());
             on_server.defined(name.as_bytes(), named.clone());
             session.names().define(name.as_bytes(), named);
             return true;

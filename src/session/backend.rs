@@ -39,14 +39,6 @@ impl Backend {
         }
     }
 
-    /// RESET ALL or DISCARD ALL: the server is back at its own defaults, which aren't the session's
-    /// when its startup packet asked for others.
-    pub fn reset(&mut self, session: &super::settings::Tracker) {
-        if !session.base().is_empty() {
-            self.settings = None;
-        }
-    }
-
     /// The statements that bring it to `wanted`, if any are needed.
     #[must_use]
     pub fn statements_to(&self, wanted: &Arc<Settings>) -> Option<String> {

@@ -1,8 +1,10 @@
 //! What statements do to the session, carried out as the server acknowledges them.
 
-use std::collections::VecDeque;
+use std::{collections::VecDeque, sync::Arc};
 
-use super::{Pin, Session, backend::Backend, prepared::Named, request::Resolved};
+use super::{
+    Pin, Session, backend::Backend, prepared::Named, request::Resolved, settings::Settings,
+};
 use crate::{
     protocol::{
         backend::Status,
@@ -20,6 +22,10 @@ pub struct Expected {
     completed: usize,
     /// An error was answered since the last ReadyForQuery.
     failed: bool,
+    /// What they reset of the startup packet's settings is set again on the connection.
+    restored: bool,
+    /// DISCARD ALL, which an error behind it doesn't undo, was carried out.
+    discarded: bool,
 }
 
 /// A portal that a request has made.
@@ -37,13 +43,28 @@ impl Expected {
     pub fn next_part(&mut self) {
         self.waiting.clear();
         self.completed = 0;
+        self.restored = false;
     }
 
     /// For the next request.
     pub fn clear(&mut self) {
-        self.waiting.clear();
-        self.completed = 0;
+        self.next_part();
         self.failed = false;
+        self.discarded = false;
+    }
+
+    /// An error has undone what set the startup packet's settings again.
+    #[must_use]
+    pub fn left_reset(&self) -> bool {
+        self.failed && self.discarded
+    }
+
+    /// What is to be run behind which statement, so that what it resets goes back to what the startup
+    /// packet asked for; it will be.
+    pub fn restores(&mut self, base: &Settings) -> Vec<(usize, String)> {
+        self.restored = true;
+        let restore = |(at, effect): &(usize, Effect)| Some((*at, base.restore(effect)?));
+        self.waiting.iter().filter_map(restore).collect()
     }
 
     /// Notes the effects of a simple Query. A text that can't be read makes the session suspect.
@@ -152,7 +173,8 @@ impl Expected {
         self.completed += 1;
         while self.waiting.front().is_some_and(|(at, _)| *at <= index) {
             if let Some((_, effect)) = self.waiting.pop_front() {
-                apply(&effect, command, session, backend);
+                self.discarded |= effect == Effect::DiscardAll;
+                apply(&effect, command, self.restored, session, backend);
             }
         }
     }
@@ -169,7 +191,9 @@ impl Expected {
         session.transaction.ready(status, visit);
         if status == Status::Idle {
             session.transaction_ended(!self.failed);
-            if let Some(known) = &mut backend.settings {
+            if self.left_reset() {
+                backend.settings = Some(Arc::default());
+            } else if let Some(known) = &mut backend.settings {
                 known.clone_from(session.settings.current());
             }
         }
@@ -234,18 +258,24 @@ fn effects_of(text: Option<&[u8]>, lexing: Lexing, bind: &Bind<'_>) -> Option<Ve
     }
 }
 
-fn apply(effect: &Effect, command: &[u8], session: &mut Session, backend: &mut Backend) {
+fn apply(
+    effect: &Effect,
+    command: &[u8],
+    restored: bool,
+    session: &mut Session,
+    backend: &mut Backend,
+) {
+    // The server goes back to its own default, the session to its startup packet's.
+    if !restored && session.settings.base().restore(effect).is_some() {
+        backend.settings = None;
+        session.suspect = true;
+    }
     match effect {
         Effect::Set { name, value, scope } => {
-            // The server goes back to its own default, the session to its startup packet's.
-            if *value == SettingValue::Default && session.settings.base().get(name).is_some() {
-                backend.settings = None;
-            }
             session.settings.set(name, value, *scope);
         }
         Effect::SessionCharacteristics(modes) => characteristics(*modes, session),
         Effect::ResetAll => {
-            backend.reset(&session.settings);
             session.settings.reset_all();
             session.pins.remove(Pin::Setting);
         }
@@ -265,7 +295,6 @@ fn apply(effect: &Effect, command: &[u8], session: &mut Session, backend: &mut B
             session.own.release(name);
         }
         Effect::DiscardAll => {
-            backend.reset(&session.settings);
             session.settings.discard_all();
             session.pins.discarded();
             deallocate_all(session, backend);
@@ -277,7 +306,8 @@ fn apply(effect: &Effect, command: &[u8], session: &mut Session, backend: &mut B
             backend.prepared.unname(name.as_bytes());
         }
         Effect::Prepare { name, text, body } => {
-            let named = Named::from_sql(text, *body);
+            let reading = session.reads(text);
+            let named = Named::from_sql(text, *body, reading);
             backend.prepared.defined(name.as_bytes(), named.clone());
             session.names().define(name.as_bytes(), named);
         }

@@ -5,10 +5,11 @@
 use std::borrow::Cow;
 
 use super::{
-    Session,
+    Session, Transaction,
     backend::Backend,
     committing::Committing,
     prepared::{Named, OWN_PREFIX, Presence, Statement, server_name},
+    reading::Reading,
     replies::{Owed, Replies},
     request::Resolved,
     unnamed::Text,
@@ -40,8 +41,8 @@ pub enum Form {
     Extended,
 }
 
-/// The name under which pgsplit runs a PREPARE through the extended protocol.
-const PREPARING: &[u8] = b"pgsplit_prepare";
+/// The name under which pgsplit runs statements of its own between the client's.
+const ASIDE: &[u8] = b"pgsplit_aside";
 
 impl Sink<'_> {
     /// A simple Query of pgsplit's own, whose answer the client doesn't see.
@@ -90,6 +91,21 @@ impl Sink<'_> {
         self.backend.unnamed = None;
     }
 
+    /// A statement of pgsplit's own and its execution in the middle of the client's, which leaves
+    /// unnamed statement and portal alone.
+    fn hidden_aside(&mut self, text: &[u8]) {
+        write::parse(self.out, ASIDE, text, &[0; 2]);
+        write::bind_head(self.out, ASIDE, ASIDE, NOTHING_BOUND.len());
+        self.out.extend_from_slice(&NOTHING_BOUND);
+        write::execute(self.out, ASIDE);
+        for owed in [Owed::Parse, Owed::Bind, Owed::Execute] {
+            self.replies.sent_hidden(owed);
+        }
+        write::close_portal(self.out, ASIDE);
+        self.replies.sent_hidden(Owed::Close);
+        self.hidden_close(ASIDE);
+    }
+
     fn hidden_close(&mut self, name: &[u8]) {
         write::statement_target(self.out, tag::CLOSE, name);
         self.replies.sent_hidden(Owed::Close);
@@ -120,14 +136,63 @@ impl Sink<'_> {
         true
     }
 
-    fn ensure(&mut self, statement: &Statement) {
+    fn ensure(&mut self, statement: &Statement, session: &Session) {
         if self.parse(statement) {
             self.replies.sent_hidden(Owed::ParseShared);
+            if statement.reading().differs(&session.settings) {
+                // In the middle of a batch nothing can be set for it: for this batch only.
+                self.backend.prepared.doubt_shared(statement.id());
+            }
         }
     }
 
+    /// Makes known here what a request rests on and is to be read otherwise than the session now
+    /// reads. Nothing of the request has been written yet.
+    fn bring_as_read(&mut self, resolved: &Resolved, all_sql: bool, session: &Session) {
+        let mut sql = all_sql;
+        for named in resolved.iter() {
+            match named {
+                Named::Protocol(statement) => {
+                    if !self.backend.prepared.holds(statement.id())
+                        && statement.reading().differs(&session.settings)
+                    {
+                        self.as_read(statement.reading(), session, |sink| {
+                            if sink.parse(statement) {
+                                sink.replies.sent_hidden(Owed::ParseShared);
+                            }
+                            write::sync(sink.out);
+                            sink.replies.sent_hidden(Owed::Sync);
+                        });
+                    }
+                }
+                Named::Sql(_) => sql = true,
+            }
+        }
+        let others = session.all_names().filter(|(_, named)| {
+            sql && named.prepare().is_some() && named.reading().differs(&session.settings)
+        });
+        for (name, named) in others {
+            self.bring(name, Some(named), Form::Simple, session);
+        }
+    }
+
+    /// Has a text read as it was read at first: in a part of the open transaction, or in one of its
+    /// own, of which nothing but what was prepared stays.
+    fn as_read(&mut self, reading: &Reading, session: &Session, make: impl FnOnce(&mut Self)) {
+        let (begin, end) = match session.transaction {
+            Transaction::Idle => ("BEGIN ISOLATION LEVEL READ COMMITTED;", "ROLLBACK"),
+            _ => (
+                "SAVEPOINT pgsplit_reading;",
+                "ROLLBACK TO pgsplit_reading;RELEASE pgsplit_reading",
+            ),
+        };
+        self.hidden_query([begin, &reading.statements()].concat().as_bytes());
+        make(self);
+        self.hidden_query(end.as_bytes());
+    }
+
     /// Makes what `name` means on the connection what it means in the session.
-    fn bring(&mut self, name: &[u8], wanted: Option<&Named>, form: Form) {
+    fn bring(&mut self, name: &[u8], wanted: Option<&Named>, form: Form, session: &Session) {
         match self.backend.prepared.presence(name, wanted) {
             Presence::Same => return,
             Presence::Absent => {}
@@ -137,6 +202,21 @@ impl Sink<'_> {
             }
         }
         let Some(named) = wanted else { return };
+        if form == Form::Simple && named.reading().differs(&session.settings) {
+            self.as_read(named.reading(), session, |sink| {
+                sink.prepare(name, named, form);
+            });
+        } else {
+            self.prepare(name, named, form);
+        }
+        let limit = self.prepared_limit;
+        if let Some(evicted) = self.backend.prepared.name(name, named.clone(), limit) {
+            self.hidden_close(&evicted);
+        }
+    }
+
+    /// Prepares `named` under this name.
+    fn prepare(&mut self, name: &[u8], named: &Named, form: Form) {
         match (named, form) {
             (Named::Protocol(statement), _) => {
                 write::parse(self.out, name, statement.text(), statement.types());
@@ -153,26 +233,8 @@ impl Sink<'_> {
                 self.backend.unnamed = None;
             }
             (Named::Sql(_), Form::Extended) => {
-                write::parse(
-                    self.out,
-                    PREPARING,
-                    named.prepare().unwrap_or_default(),
-                    &[0; 2],
-                );
-                write::bind_head(self.out, PREPARING, PREPARING, NOTHING_BOUND.len());
-                self.out.extend_from_slice(&NOTHING_BOUND);
-                write::execute(self.out, PREPARING);
-                for owed in [Owed::Parse, Owed::Bind, Owed::Execute] {
-                    self.replies.sent_hidden(owed);
-                }
-                write::close_portal(self.out, PREPARING);
-                self.replies.sent_hidden(Owed::Close);
-                self.hidden_close(PREPARING);
+                self.hidden_aside(named.prepare().unwrap_or_default());
             }
-        }
-        let limit = self.prepared_limit;
-        if let Some(evicted) = self.backend.prepared.name(name, named.clone(), limit) {
-            self.hidden_close(&evicted);
         }
     }
 
@@ -197,7 +259,7 @@ impl Sink<'_> {
             | Effect::Deallocate(Some(name)) = &effect
             {
                 let name = name.as_bytes();
-                self.bring(name, session.meaning(name), form);
+                self.bring(name, session.meaning(name), form, session);
                 if let Effect::Prepare { .. } = effect
                     && let limit = self.prepared_limit
                     && let Some(evicted) = self.backend.prepared.make_room(name, limit)
@@ -212,7 +274,7 @@ impl Sink<'_> {
     fn bring_sql(&mut self, session: &Session, form: Form) {
         for (name, named) in session.all_names() {
             if named.prepare().is_some() {
-                self.bring(name, Some(named), form);
+                self.bring(name, Some(named), form, session);
             }
         }
     }
@@ -234,7 +296,7 @@ impl Sink<'_> {
             self.hidden_close(server_name(id).as_bytes());
         }
         for (name, named) in session.all_names() {
-            self.bring(name, Some(named), form);
+            self.bring(name, Some(named), form, session);
         }
     }
 
@@ -285,6 +347,22 @@ pub fn simple(frame: &[u8], session: &mut Session, sink: &mut Sink<'_>) {
     simple_sent(frame.first() == Some(&tag::QUERY), session, sink);
 }
 
+/// Writes a simple Query of one statement that has no rows and resets what the startup packet set.
+/// `restore` sets that again, unseen, before anything is reported of it.
+pub fn restoring(text: &[u8], restore: &str, session: &mut Session, sink: &mut Sink<'_>) {
+    write::parse(sink.out, b"", text, &[0; 2]);
+    sink.replies.sent_hidden(Owed::Parse);
+    write::bind_head(sink.out, b"", b"", NOTHING_BOUND.len());
+    sink.out.extend_from_slice(&NOTHING_BOUND);
+    sink.replies.sent_hidden(Owed::Bind);
+    write::execute(sink.out, b"");
+    sink.replies.sent(Owed::Execute);
+    sink.hidden_unnamed(restore.as_bytes(), &[0; 2], &NOTHING_BOUND, Owed::Execute);
+    write::sync(sink.out);
+    sink.replies.sent(Owed::Sync);
+    session.unnamed.drop_now();
+}
+
 /// How a frame that is too long to be kept goes on: so many bytes of the buffer are dealt with, so
 /// many behind them are passed on as they come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -320,7 +398,7 @@ pub fn oversize(head: &[u8], session: &mut Session, sink: &mut Sink<'_>) -> Opti
                 sink.ensure_unnamed(session.unnamed.now(), session.number);
                 Cow::default()
             } else {
-                server_side(bind.statement, named.as_ref(), sink)
+                server_side(bind.statement, named.as_ref(), session, sink)
             };
             let left = header.len - HEADER - names;
             write::bind_head(sink.out, bind.portal, &name, left);
@@ -349,21 +427,42 @@ fn simple_sent(query: bool, session: &mut Session, sink: &mut Sink<'_>) {
         .sent(if query { Owed::Query } else { Owed::Call });
 }
 
-/// Writes whole extended frames. `rewritten` tells that names must be looked at
-/// ([`super::request::Request::rewritten`]), `mentions` what their texts rest on, `commits` that the
-/// Sync commits what they write and that its outcome may have to be found out.
+/// What goes along with extended frames.
+#[derive(Clone, Copy, Debug)]
+pub struct Along<'a> {
+    /// Names must be looked at ([`super::request::Request::rewritten`]).
+    pub rewritten: bool,
+    /// What their texts rest on.
+    pub mentions: Mentions,
+    /// The Sync commits what they write, and its outcome may have to be found out.
+    pub commits: bool,
+    /// Behind which Execute, counted from none, what sets again what it resets.
+    pub restores: &'a [(usize, String)],
+}
+
+/// Writes whole extended frames.
 ///
 /// # Errors
 /// A frame that is no message; a scan has found them all good before.
 pub fn extended(
     frames: &[u8],
-    rewritten: bool,
-    mentions: Mentions,
-    commits: bool,
+    along: Along<'_>,
     session: &Session,
     resolved: &mut Resolved,
     sink: &mut Sink<'_>,
 ) -> Result<(), Malformed> {
+    let Along {
+        rewritten,
+        mentions,
+        commits,
+        restores,
+    } = along;
+    if session.settings.is_changed()
+        && !session.unsynced
+        && session.transaction.status() != backend::Status::Failed
+    {
+        sink.bring_as_read(resolved, mentions != Mentions::None, session);
+    }
     match mentions {
         Mentions::All => sink.bring_all(session, Form::Extended),
         Mentions::Unseen => sink.bring_sql(session, Form::Extended),
@@ -371,6 +470,7 @@ pub fn extended(
     }
     let mentions = mentions == Mentions::Some;
     let mut unnamed_changed = false;
+    let mut executed = 0;
     let mut at = 0;
     while let Some(header) = Header::parse(frames.get(at..).unwrap_or_default())? {
         let Some(frame) = frames.get(at..at + header.len) else {
@@ -393,6 +493,12 @@ pub fn extended(
                 sink.backend.unnamed = session.unnamed.now().stamp(session.number);
             }
             raw(header.tag, frame, sink);
+        }
+        if header.tag == tag::EXECUTE {
+            if let Some((_, restore)) = restores.iter().find(|(at, _)| *at == executed) {
+                sink.hidden_aside(restore.as_bytes());
+            }
+            executed += 1;
         }
     }
     Ok(())
@@ -485,7 +591,7 @@ fn rewrite(
             } else {
                 let named = texts.resolved.resolve();
                 texts.mentioned(named.as_ref().map(Named::text), sink);
-                let name = server_side(bind.statement, named.as_ref(), sink);
+                let name = server_side(bind.statement, named.as_ref(), texts.session, sink);
                 write::bind_head(sink.out, bind.portal, &name, bind.rest.len());
                 sink.out.extend_from_slice(bind.rest);
                 sink.replies.sent(Owed::Bind);
@@ -512,7 +618,7 @@ fn rewrite(
                 }
                 (Object::Statement, _) => {
                     let named = texts.resolved.resolve();
-                    let name = server_side(target.name, named.as_ref(), sink);
+                    let name = server_side(target.name, named.as_ref(), texts.session, sink);
                     write::statement_target(sink.out, tag, &name);
                     sink.replies.sent(Owed::Describe);
                 }
@@ -525,19 +631,24 @@ fn rewrite(
 
 /// The name on the server of the client's `name`, which is prepared there first if need be. A name
 /// that the session doesn't have goes as it is, so that the server words the error.
-fn server_side<'a>(name: &'a [u8], named: Option<&'a Named>, sink: &mut Sink<'_>) -> Cow<'a, [u8]> {
+fn server_side<'a>(
+    name: &'a [u8],
+    named: Option<&'a Named>,
+    session: &Session,
+    sink: &mut Sink<'_>,
+) -> Cow<'a, [u8]> {
     match named {
         Some(Named::Protocol(statement)) => {
-            sink.ensure(statement);
+            sink.ensure(statement, session);
             Cow::Borrowed(statement.server_name().as_bytes())
         }
         Some(Named::Sql(_)) => {
-            sink.bring(name, named, Form::Extended);
+            sink.bring(name, named, Form::Extended, session);
             Cow::Borrowed(name)
         }
         None => {
             // One that the session has prepared in this very request stays.
-            sink.bring(name, None, Form::Extended);
+            sink.bring(name, None, Form::Extended, session);
             unknown(name)
         }
     }

@@ -13,6 +13,7 @@ pub mod emit;
 pub mod own;
 pub mod pins;
 pub mod prepared;
+pub mod reading;
 pub mod replay;
 pub mod replies;
 pub mod request;
@@ -34,6 +35,7 @@ use crate::{
     sql::{Effect, Isolation, Lexing, Untold, catalogue::Catalogue},
 };
 use prepared::{Named, Names};
+use reading::Reading;
 use settings::{Settings, Tracker, Value};
 
 /// One client's session.
@@ -134,6 +136,12 @@ impl Session {
     /// The session's names of prepared statements.
     pub fn names(&mut self) -> &mut Names {
         self.names.get_or_insert_with(Box::default)
+    }
+
+    /// How a text that is now prepared is read.
+    #[must_use]
+    pub fn reads(&self, text: &[u8]) -> Reading {
+        Reading::of(text, &self.settings, self.suspect)
     }
 
     /// What a name of a prepared statement means.

@@ -1,7 +1,7 @@
 //! Prepared statements: names belong to the session, plans to server connections.
 //!
-//! A statement that is prepared by Parse is interned by text and parameter types, so that every
-//! session which prepares the same one shares its text and its name on the servers. The unnamed
+//! A statement that is prepared by Parse is interned by text, parameter types and how it was read, so
+//! that every session which prepares the same one shares its text and its name on the servers. The unnamed
 //! statement passes as it is; the session keeps it for the case that the next Bind meets another
 //! server connection.
 //!
@@ -18,6 +18,7 @@ use std::{
     },
 };
 
+use super::reading::Reading;
 use crate::protocol::startup::MAX_NAME;
 
 /// A statement that some session has prepared by name.
@@ -29,6 +30,7 @@ pub struct Statement {
     text: Box<[u8]>,
     /// Count and types as they stand in Parse.
     types: Box<[u8]>,
+    reading: Reading,
 }
 
 impl Statement {
@@ -42,6 +44,12 @@ impl Statement {
     #[must_use]
     pub fn types(&self) -> &[u8] {
         &self.types
+    }
+
+    /// How its text was read, and must be.
+    #[must_use]
+    pub fn reading(&self) -> &Reading {
+        &self.reading
     }
 
     /// Identifies it among the statements of a process.
@@ -73,6 +81,7 @@ pub struct SqlStatement {
     text: Box<[u8]>,
     /// Where in it the statement begins that it prepares.
     body: usize,
+    reading: Reading,
 }
 
 /// What a name of the session's means.
@@ -94,6 +103,15 @@ impl Named {
         }
     }
 
+    /// How its text was read, and must be.
+    #[must_use]
+    pub fn reading(&self) -> &Reading {
+        match self {
+            Self::Protocol(statement) => &statement.reading,
+            Self::Sql(statement) => &statement.reading,
+        }
+    }
+
     /// The PREPARE that made it, if one did.
     #[must_use]
     pub fn prepare(&self) -> Option<&[u8]> {
@@ -105,10 +123,11 @@ impl Named {
 
     /// What a PREPARE of this text makes, whose statement begins at `body`.
     #[must_use]
-    pub fn from_sql(text: &[u8], body: usize) -> Self {
+    pub fn from_sql(text: &[u8], body: usize, reading: Reading) -> Self {
         Self::Sql(Arc::new(SqlStatement {
             text: text.into(),
             body,
+            reading,
         }))
     }
 }
@@ -117,13 +136,13 @@ impl PartialEq for Named {
     fn eq(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Protocol(a), Self::Protocol(b)) => a.id == b.id,
-            (Self::Sql(a), Self::Sql(b)) => Arc::ptr_eq(a, b) || a == b,
+            (Self::Sql(a), Self::Sql(b)) => Arc::ptr_eq(a, b) || a.reading.is_known() && a == b,
             (Self::Protocol(_), Self::Sql(_)) | (Self::Sql(_), Self::Protocol(_)) => false,
         }
     }
 }
 
-type Key = (Box<[u8]>, Box<[u8]>);
+type Key = (Box<[u8]>, Box<[u8]>, Reading);
 
 /// All named statements that some session holds.
 #[derive(Debug, Default)]
@@ -142,23 +161,31 @@ struct Known {
 const FIRST_SWEEP: usize = 1024;
 
 impl Statements {
-    /// The statement of this text and these types; the same one for every session.
-    pub fn intern(&self, text: &[u8], types: &[u8]) -> Arc<Statement> {
+    /// The statement of this text and these types, read in this way; the same one for every session,
+    /// if it is known how.
+    pub fn intern(&self, text: &[u8], types: &[u8], reading: Reading) -> Arc<Statement> {
+        let make = |reading| {
+            let id = self.next.fetch_add(1, Ordering::Relaxed);
+            Arc::new(Statement {
+                id,
+                name: server_name(id).into(),
+                text: text.into(),
+                types: types.into(),
+                reading,
+            })
+        };
+        if !reading.is_known() {
+            return make(reading);
+        }
         let mut known = self
             .known
             .lock()
             .unwrap_or_else(std::sync::PoisonError::into_inner);
-        let key: Key = (text.into(), types.into());
+        let key: Key = (text.into(), types.into(), reading);
         if let Some(statement) = known.statements.get(&key).and_then(Weak::upgrade) {
             return statement;
         }
-        let id = self.next.fetch_add(1, Ordering::Relaxed);
-        let statement = Arc::new(Statement {
-            id,
-            name: server_name(id).into(),
-            text: text.into(),
-            types: types.into(),
-        });
+        let statement = make(key.2.clone());
         known.statements.insert(key, Arc::downgrade(&statement));
         if known.statements.len() >= known.sweep_at.max(FIRST_SWEEP) {
             known
@@ -355,6 +382,12 @@ impl OnServer {
         }
     }
 
+    /// Whether the statement is there.
+    #[must_use]
+    pub fn holds(&self, id: u64) -> bool {
+        self.used.contains_key(&id)
+    }
+
     /// The statement is parsed there now; what to close for it when more than `limit` would be.
     pub fn insert(&mut self, id: u64, limit: usize) -> Before {
         let evicted = (self.used.len() >= limit.max(1))
@@ -530,13 +563,40 @@ fn own_id(name: &[u8]) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::session::settings::Tracker;
+
+    fn reading(text: &[u8]) -> Reading {
+        Reading::of(text, &Tracker::new(Arc::default()), false)
+    }
+
+    fn intern(statements: &Statements, text: &[u8], types: &[u8]) -> Arc<Statement> {
+        statements.intern(text, types, reading(text))
+    }
+
+    fn from_sql(text: &[u8], body: usize) -> Named {
+        Named::from_sql(text, body, reading(text))
+    }
+
+    #[test]
+    fn a_text_that_is_read_otherwise_is_another_statement() {
+        let statements = Statements::default();
+        let text = b"select date '01/02/2026'";
+        let a = intern(&statements, text, b"\0\0");
+        let unknown = || statements.intern(text, b"\0\0", Reading::unknown());
+        let ids = [a.id(), unknown().id(), unknown().id()];
+        assert_eq!(ids, [0, 1, 2]);
+        let sql = |reading| Named::from_sql(b"prepare a as select ''", 13, reading);
+        let shared = sql(Reading::unknown());
+        assert!(shared == shared.clone());
+        assert!(sql(Reading::unknown()) != sql(Reading::unknown()));
+    }
 
     #[test]
     fn the_same_text_and_types_are_the_same_statement() {
         let statements = Statements::default();
-        let a = statements.intern(b"select $1", b"\0\0");
-        let b = statements.intern(b"select $1", b"\0\0");
-        let c = statements.intern(b"select $1", b"\0\x01\0\0\0\x17");
+        let a = intern(&statements, b"select $1", b"\0\0");
+        let b = intern(&statements, b"select $1", b"\0\0");
+        let c = intern(&statements, b"select $1", b"\0\x01\0\0\0\x17");
         assert!(Arc::ptr_eq(&a, &b));
         assert_ne!(a.id(), c.id());
     }
@@ -545,7 +605,11 @@ mod tests {
     fn statements_that_no_session_holds_are_swept_out() {
         let statements = Statements::default();
         for i in 0..10_000 {
-            drop(statements.intern(format!("select {i}").as_bytes(), b"\0\0"));
+            drop(intern(
+                &statements,
+                format!("select {i}").as_bytes(),
+                b"\0\0",
+            ));
         }
         assert!(statements.known.lock().unwrap().statements.len() <= FIRST_SWEEP);
     }
@@ -554,11 +618,11 @@ mod tests {
     fn what_was_not_carried_out_is_undone() {
         let statements = Statements::default();
         let mut names = Names::default();
-        names.prepare(b"a", statements.intern(b"select 1", b"\0\0"));
+        names.prepare(b"a", intern(&statements, b"select 1", b"\0\0"));
         names.confirm();
         names.close(b"a");
-        names.prepare(b"a", statements.intern(b"select 2", b"\0\0"));
-        names.prepare(b"b", statements.intern(b"select 3", b"\0\0"));
+        names.prepare(b"a", intern(&statements, b"select 2", b"\0\0"));
+        names.prepare(b"b", intern(&statements, b"select 3", b"\0\0"));
         names.undo();
         assert_eq!(names.get(b"a").unwrap().text(), b"select 1");
         assert!(names.get(b"b").is_none());
@@ -568,10 +632,10 @@ mod tests {
     fn what_is_prepared_behind_a_discard_stays() {
         let statements = Statements::default();
         let mut names = Names::default();
-        names.prepare(b"a", statements.intern(b"select 1", b"\0\0"));
+        names.prepare(b"a", intern(&statements, b"select 1", b"\0\0"));
         names.confirm();
         names.close(b"a");
-        names.prepare(b"a", statements.intern(b"select 2", b"\0\0"));
+        names.prepare(b"a", intern(&statements, b"select 2", b"\0\0"));
         names.clear();
         assert_eq!(names.get(b"a").unwrap().text(), b"select 2");
         names.undo();
@@ -610,9 +674,9 @@ mod tests {
     #[test]
     fn a_sessions_own_name_is_there_absent_or_something_else() {
         let mut on = OnServer::default();
-        let a = Named::from_sql(b"prepare a as select 1", 13);
-        let same = Named::from_sql(b"prepare a as select 1", 13);
-        let b = Named::from_sql(b"prepare a as select 2", 13);
+        let a = from_sql(b"prepare a as select 1", 13);
+        let same = from_sql(b"prepare a as select 1", 13);
+        let b = from_sql(b"prepare a as select 2", 13);
         assert_eq!(a.text(), b"select 1");
         assert_eq!(on.presence(b"a", Some(&a)), Presence::Absent);
         assert_eq!(on.name(b"a", a.clone(), 1), None);
@@ -634,10 +698,7 @@ mod tests {
             let name = format!("n{number}");
             let evicted = on.make_room(name.as_bytes(), 3);
             assert_eq!(evicted.is_some(), number >= 3);
-            on.defined(
-                name.as_bytes(),
-                Named::from_sql(b"prepare n as select 1", 13),
-            );
+            on.defined(name.as_bytes(), from_sql(b"prepare n as select 1", 13));
             on.settled();
         }
         assert_eq!(on.names().count(), 3);
@@ -661,10 +722,7 @@ mod tests {
         let _nothing = on.insert(5, 9);
         assert_eq!(on.presence(b"pgsplit_5", None), Presence::Other);
         on.unname(b"pgsplit_5");
-        on.defined(
-            b"pgsplit_5",
-            Named::from_sql(b"prepare pgsplit_5 as select 1", 21),
-        );
+        on.defined(b"pgsplit_5", from_sql(b"prepare pgsplit_5 as select 1", 21));
         assert!(!on.touch(5));
         assert!(on.insert(5, 9).unsure);
     }

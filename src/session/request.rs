@@ -7,6 +7,7 @@ use super::{
     Session,
     emit::Form,
     prepared::{Named, Statements},
+    reading::{self, Reading},
     unnamed::Text,
 };
 use crate::{
@@ -120,6 +121,11 @@ impl Resolved {
         self.statements.clear();
         self.next = 0;
         self.unnamed = None;
+    }
+
+    /// What the names mean, in the order of the frames that use them.
+    pub fn iter(&self) -> impl Iterator<Item = &Named> {
+        self.statements.iter().flatten()
     }
 
     /// Starts over, for another try of the same request.
@@ -322,6 +328,13 @@ fn executed(
     }
 }
 
+/// What stands behind this statement in its request may be read under other settings.
+fn changes_reading(class: Class, text: &[u8], session: &Session) -> bool {
+    class.traits.has(Traits::OBSERVE)
+        || class.traits.has(Traits::EFFECTS)
+            && reading::may_change(text, session.lexing, &session.settings)
+}
+
 /// What drivers call by FunctionCall, whose first field is the function's oid: the functions of large
 /// objects, of which nothing outlives the transaction (PostgreSQL source, `pg_proc.dat`).
 fn is_of_large_objects(oid: [u8; 4]) -> bool {
@@ -445,6 +458,8 @@ fn extended(
     let (mut work, mut rewritten, mut describes) = (Work::Nothing, false, false);
     let mut portals = Portals::Done;
     let mut unnamed = UnnamedUse::No;
+    // What is parsed from here on may be read otherwise than the session's settings say.
+    let mut changed = session.suspect;
     // What was bound last, and the unnamed statement, is a BEGIN.
     let (mut begins, mut unnamed_begins) = (false, false);
     let is_begin = |class: Class| matches!(class.kind, Kind::Begin(_));
@@ -481,17 +496,18 @@ fn extended(
                     session.unnamed.set(body, at == 0 && !session.unsynced);
                 } else {
                     rewritten = true;
-                    let names = session.names();
-                    let duplicate = names.get(parse.name).is_some();
+                    let duplicate = session.meaning(parse.name).is_some();
                     // A name that is taken is an error, which the server words: see `emit`.
                     if !duplicate {
-                        let statement = statements.intern(parse.text, parse.types);
-                        names.prepare(parse.name, Arc::clone(&statement));
+                        let reading = Reading::of(parse.text, &session.settings, changed);
+                        let statement = statements.intern(parse.text, parse.types, reading);
+                        session.names().prepare(parse.name, Arc::clone(&statement));
                         resolved.push(Some(Named::Protocol(statement)));
                     } else {
                         resolved.push(None);
                     }
                 }
+                changed |= changes_reading(parsed, parse.text, session);
             }
             tag::BIND => {
                 let bind = Bind::read(body)?;
@@ -506,6 +522,7 @@ fn extended(
                             let class = within(session, text, &mut classify);
                             unnamed_begins = is_begin(class);
                             see(class);
+                            changed |= changes_reading(class, text, session);
                         }
                     }
                     begins = unnamed_begins;
@@ -517,6 +534,7 @@ fn extended(
                         let class = within(session, statement.text(), &mut classify);
                         begins = is_begin(class);
                         see(class);
+                        changed |= changes_reading(class, statement.text(), session);
                     }
                     resolved.push(statement);
                 }

@@ -7,8 +7,9 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use super::datestyle::DateStyle;
+use super::reading;
 use super::savepoints::Savepoints;
-use crate::sql::{Scope, SettingValue};
+use crate::sql::{Effect, Scope, SettingValue};
 
 /// How a value is set.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -100,6 +101,64 @@ impl Settings {
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.entries.is_empty()
+    }
+
+    /// Of these, those whose name counts.
+    #[must_use]
+    pub fn only(&self, counts: impl Fn(&str) -> bool) -> Self {
+        let counting = self.entries.iter().filter(|(name, _)| counts(name));
+        Self {
+            entries: counting.cloned().collect(),
+        }
+    }
+
+    /// The statements that set these for a transaction, where they stand at their defaults.
+    pub fn write_local(&self, sql: &mut String) {
+        for (name, value) in &self.entries {
+            set(sql, name, value, Scope::Local);
+        }
+    }
+
+    /// The statement that sets again what this effect resets, if these are what a startup packet asked
+    /// for: a server connection goes back to its own defaults.
+    #[must_use]
+    pub fn restore(&self, effect: &Effect) -> Option<String> {
+        let (of, local) = match effect {
+            Effect::Set {
+                name,
+                value: SettingValue::Default,
+                scope,
+            } => (Some(&**name), *scope == Scope::Local),
+            Effect::ResetAll | Effect::DiscardAll => (None, false),
+            _ => return None,
+        };
+        let whole = *effect == Effect::DiscardAll;
+        let mut sql = String::new();
+        for (name, value) in &self.entries {
+            let resets = match of {
+                Some(of) => **name == *of,
+                None => whole || !is_identity(name),
+            };
+            if let (true, Value::Text(value)) = (resets, value) {
+                let before = if sql.is_empty() { "SELECT " } else { "," };
+                let (name, value) = (quoted_literal(name), quoted_literal(value));
+                let _infallible =
+                    write!(sql, "{before}pg_catalog.set_config({name},{value},{local})");
+            }
+        }
+        (!sql.is_empty()).then_some(sql)
+    }
+
+    /// With what a startup packet asked for where nothing is known: something has reset it, and a
+    /// server connection goes back to its own defaults.
+    #[must_use]
+    pub fn over(mut self, base: &Self) -> Self {
+        for (name, value) in &base.entries {
+            if self.get(name).is_none() && !is_identity(name) {
+                self.insert(name.clone(), value.clone());
+            }
+        }
+        self
     }
 
     /// With `name` set, or as it was in `base`.
@@ -231,7 +290,7 @@ impl Settings {
                 if partial && self.get(name).is_some() {
                     let _infallible = write!(sql, "RESET {};", quoted_name(name));
                 }
-                set(&mut sql, name, value);
+                set(&mut sql, name, value, Scope::Session);
             }
         }
         let reauthorized = self.get(SESSION_AUTHORIZATION) != to.get(SESSION_AUTHORIZATION);
@@ -239,7 +298,7 @@ impl Settings {
             if let Some(value) = to.get(name)
                 && (self.get(name) != Some(value) || reauthorized)
             {
-                set(&mut sql, name, value);
+                set(&mut sql, name, value, Scope::Session);
             }
         }
         Some(sql)
@@ -260,24 +319,26 @@ fn is_identity(name: &str) -> bool {
     name == ROLE || name == SESSION_AUTHORIZATION
 }
 
-fn set(sql: &mut String, name: &str, value: &Value) {
+fn set(sql: &mut String, name: &str, value: &Value, scope: Scope) {
+    let local = scope == Scope::Local;
+    let set = if local { "SET LOCAL" } else { "SET" };
     let _infallible = match (name, value) {
         (SESSION_AUTHORIZATION, Value::Sql(value)) => {
-            write!(sql, "SET SESSION AUTHORIZATION {value};")
+            write!(sql, "{set} SESSION AUTHORIZATION {value};")
         }
         (SESSION_AUTHORIZATION, Value::Text(value)) => {
             write!(
                 sql,
-                "SET SESSION AUTHORIZATION {};",
+                "{set} SESSION AUTHORIZATION {};",
                 quoted_identifier(value)
             )
         }
-        (ROLE, Value::Text(value)) => write!(sql, "SET ROLE {};", quoted_identifier(value)),
-        (_, Value::Sql(value)) => write!(sql, "SET {} TO {value};", quoted_name(name)),
+        (ROLE, Value::Text(value)) => write!(sql, "{set} ROLE {};", quoted_identifier(value)),
+        (_, Value::Sql(value)) => write!(sql, "{set} {} TO {value};", quoted_name(name)),
         // set_config takes the flat text of list settings, which SET would quote as one element.
         (_, Value::Text(value)) => write!(
             sql,
-            "SELECT pg_catalog.set_config({},{},false);",
+            "SELECT pg_catalog.set_config({},{},{local});",
             quoted_literal(name),
             quoted_literal(value)
         ),
@@ -312,7 +373,7 @@ pub fn quoted_literal(text: &str) -> String {
 /// A session's settings through transactions, savepoints and rollbacks.
 ///
 /// Only what outlives its transaction is tracked: SET LOCAL is the server's own business, since a
-/// transaction stays on its connection.
+/// transaction stays on its connection. That there was one is known, for what is read in it ([`reading`]).
 #[derive(Debug)]
 pub struct Tracker {
     base: Arc<Settings>,
@@ -320,6 +381,8 @@ pub struct Tracker {
     current: Arc<Settings>,
     /// What a rollback returns to, while a transaction has changed something or has savepoints.
     open: Option<Box<Open>>,
+    /// Something may have been set since the session began.
+    changed: bool,
 }
 
 #[derive(Debug)]
@@ -328,6 +391,8 @@ struct Open {
     before: Arc<Settings>,
     /// As when each savepoint was set.
     savepoints: Savepoints<Arc<Settings>>,
+    /// Something that decides what literals mean was set until its end.
+    local_literals: bool,
 }
 
 impl Tracker {
@@ -338,6 +403,7 @@ impl Tracker {
             current: Arc::clone(&base),
             base,
             open: None,
+            changed: false,
         }
     }
 
@@ -345,6 +411,12 @@ impl Tracker {
     #[must_use]
     pub fn current(&self) -> &Arc<Settings> {
         &self.current
+    }
+
+    /// Something may have been set since the session began.
+    #[must_use]
+    pub fn is_changed(&self) -> bool {
+        self.changed
     }
 
     /// As they were before the open transaction, if there is one: what a server connection must
@@ -356,10 +428,23 @@ impl Tracker {
             .map_or(&self.current, |open| &open.before)
     }
 
+    /// What decides how literals are read is set until the end of the open transaction.
+    #[must_use]
+    pub fn has_local_literals(&self) -> bool {
+        self.open.as_ref().is_some_and(|open| open.local_literals)
+    }
+
     /// As the startup packet asked.
     #[must_use]
     pub fn base(&self) -> &Arc<Settings> {
         &self.base
+    }
+
+    /// The startup packet asked for a value of what a ParameterStatus names so.
+    #[must_use]
+    pub fn asks_for(&self, name: &[u8]) -> bool {
+        let mut entries = self.base.entries.iter();
+        entries.any(|(asked, _)| asked.as_bytes().eq_ignore_ascii_case(name))
     }
 
     /// Fresh connections have begun to differ from what the session was told at its start: what is
@@ -368,6 +453,7 @@ impl Tracker {
         if self.open.is_some() {
             return false;
         }
+        self.changed = true;
         let unchanged = Arc::ptr_eq(&self.current, &self.base);
         for (name, value) in told {
             let name = name.to_ascii_lowercase();
@@ -385,10 +471,12 @@ impl Tracker {
     }
 
     fn open(&mut self) -> &mut Open {
+        self.changed = true;
         self.open.get_or_insert_with(|| {
             Box::new(Open {
                 before: Arc::clone(&self.current),
                 savepoints: Savepoints::default(),
+                local_literals: false,
             })
         })
     }
@@ -406,6 +494,9 @@ impl Tracker {
 
     /// A SET or RESET succeeded.
     pub fn set(&mut self, name: &str, value: &SettingValue, scope: Scope) {
+        if scope == Scope::Local && reading::is_of_literals(name) {
+            self.open().local_literals = true;
+        }
         if scope == Scope::Session && !UNTRACKED.contains(&name) {
             self.change(self.current.with(&self.base, name, value));
         }
@@ -423,10 +514,11 @@ impl Tracker {
     }
 
     /// A look at the backend found these, outside a transaction.
-    pub fn observed(&mut self, found: Settings) {
+    pub fn observed(&mut self, found: &Settings) {
         self.open = None;
-        if found != *self.current {
-            self.current = Arc::new(found);
+        if *found != *self.current {
+            self.changed = true;
+            self.current = Arc::new(found.clone().over(&self.base));
         }
     }
 

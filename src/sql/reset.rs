@@ -37,6 +37,13 @@ pub fn resets(text: &[u8], lexing: Lexing) -> Option<Vec<Reset>> {
     all.filter(|all| !all.is_empty() && (alone || !all.contains(&Reset::DiscardAll)))
 }
 
+/// The statement, which has no rows, is a SET, RESET or DISCARD.
+#[must_use]
+pub fn sets_or_resets(statement: &[u8], lexing: Lexing) -> bool {
+    let at = &mut Cursor::new(statement, lexing);
+    at.one_of(&["discard", "reset", "set"]).is_some()
+}
+
 /// The statement, if it is one of these.
 pub(super) fn reset(statement: &[u8], lexing: Lexing) -> Option<Reset> {
     let at = &mut Cursor::new(statement, lexing);

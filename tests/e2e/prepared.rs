@@ -338,3 +338,61 @@ fn inside_a_transaction_a_changed_result_type_is_postgresqls_error() {
         client.query(&select, &[]).await.unwrap();
     });
 }
+
+/// A literal is read when its statement is parsed: what two sessions prepare under different settings
+/// are two statements, also on the same server connection.
+#[test]
+fn sessions_that_read_literals_differently_share_no_statement() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
+        let [mdy, dmy] = [
+            proxy.connect("app", "app").await,
+            proxy.connect("app", "app").await,
+        ];
+        dmy.batch_execute("set datestyle to 'ISO, DMY'")
+            .await
+            .unwrap();
+        for target in ["", "/* pgsplit: primary */ "] {
+            let sql = format!("{target}select (date '01/02/2026')::text");
+            let prepared = [
+                mdy.prepare(&sql).await.unwrap(),
+                dmy.prepare(&sql).await.unwrap(),
+            ];
+            for _ in 0..2 {
+                let row = mdy.query_one(&prepared[0], &[]).await.unwrap();
+                assert_eq!(row.get::<_, &str>(0), "2026-01-02");
+                let row = dmy.query_one(&prepared[1], &[]).await.unwrap();
+                assert_eq!(row.get::<_, &str>(0), "2026-02-01");
+            }
+        }
+    });
+}
+
+/// The same text over tables of another shape: neither session hears that a plan has gone stale.
+#[test]
+fn sessions_whose_names_mean_other_tables_share_no_statement() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
+        let schemas = [unique("tenant"), unique("tenant")];
+        let owner = proxy.connect("app", "app").await;
+        for (schema, columns) in schemas.iter().zip(["a int", "a int, b text"]) {
+            let sql = format!("create schema {schema}; create table {schema}.shaped ({columns})");
+            owner.batch_execute(&sql).await.unwrap();
+        }
+        let mut tenants = Vec::new();
+        for schema in &schemas {
+            let client = proxy.connect("app", "app").await;
+            let sql = format!("set search_path to {schema}");
+            client.batch_execute(&sql).await.unwrap();
+            let sql = "/* pgsplit: primary */ select * from shaped";
+            let statement = client.prepare(sql).await.unwrap();
+            tenants.push((client, statement));
+        }
+        for _ in 0..2 {
+            for (columns, (client, statement)) in tenants.iter().enumerate() {
+                assert_eq!(statement.columns().len(), columns + 1);
+                assert!(client.query(statement, &[]).await.unwrap().is_empty());
+            }
+        }
+    });
+}

@@ -577,6 +577,10 @@ impl Task {
         let frames = bytes
             .get(..request.len.min(bytes.len()))
             .unwrap_or_default();
+        let whole = emit::Passing {
+            consumed: request.len,
+            passing_on: 0,
+        };
         let mentions = mentions(class.traits, &self.session);
         if request.end == End::Ready {
             // Behind an error the server passes over it, up to a Sync: nothing may be sent for it.
@@ -588,13 +592,24 @@ impl Task {
                 if class.traits.has(Traits::EFFECTS) {
                     scratch.expected.expect_query(text, &mut self.session);
                 }
+                if class.kind == Kind::Single
+                    && self.session.transaction.status() != Status::Failed
+                    && sql::sets_or_resets(text, self.session.lexing)
+                    && let base = self.session.settings.base()
+                    && let [(_, restore)] = scratch.expected.restores(base).as_slice()
+                {
+                    emit::restoring(text, restore, &mut self.session, &mut sink);
+                    return Some(whole);
+                }
             }
             emit::simple(frames, &mut self.session, &mut sink);
         } else {
+            let mut restores = Vec::new();
             if class.traits.has(Traits::EFFECTS) {
                 scratch
                     .expected
                     .expect_extended(frames, &mut self.session, &mut scratch.resolved);
+                restores = scratch.expected.restores(self.session.settings.base());
             }
             let commits = resolves
                 && request.end == End::Sync
@@ -605,9 +620,12 @@ impl Task {
             // A scan has found every frame well-formed.
             let _well_formed = emit::extended(
                 frames,
-                request.rewritten,
-                mentions,
-                commits,
+                emit::Along {
+                    rewritten: request.rewritten,
+                    mentions,
+                    commits,
+                    restores: &restores,
+                },
                 &self.session,
                 &mut scratch.resolved,
                 &mut sink,
@@ -623,10 +641,7 @@ impl Task {
                 self.session.undo();
             }
         }
-        Some(emit::Passing {
-            consumed: request.len,
-            passing_on: 0,
-        })
+        Some(whole)
     }
 }
 

@@ -162,7 +162,10 @@ impl Exchange {
                     self.copying = Copying::Ready;
                     scratch.client_in.grow(CLIENT_BULK);
                 }
-                Meaning::Aside => hidden |= self.aside(header.tag, body, session),
+                Meaning::Aside => {
+                    let reset = scratch.expected.left_reset();
+                    hidden |= self.aside(header.tag, body, reset, session);
+                }
                 Meaning::Error(failed) => {
                     (hidden, commits) =
                         self.error(header, step.hidden, failed, server, session, scratch)?;
@@ -334,8 +337,9 @@ impl Exchange {
         }
     }
 
-    /// A message that answers nothing; whether to hide it.
-    fn aside(&self, tag: u8, body: &[u8], session: &mut Session) -> bool {
+    /// A message that answers nothing; whether to hide it. `reset`: the connection is at its own
+    /// defaults.
+    fn aside(&self, tag: u8, body: &[u8], reset: bool, session: &mut Session) -> bool {
         match tag {
             tag::PARAMETER_STATUS => match backend::parameter_status(body) {
                 Ok((b"standard_conforming_strings", value)) => {
@@ -348,6 +352,8 @@ impl Exchange {
                 }
                 // A replica's own state is none of the client's business.
                 Ok((b"in_hot_standby", _)) => self.terms.on == Side::Replica,
+                // The connection's, not the session's.
+                Ok((name, _)) if reset => session.settings.asks_for(name),
                 Ok(_) | Err(_) => false,
             },
             tag::NOTIFICATION_RESPONSE => !session.pins.has(SessionPin::Listen) && !session.suspect,

@@ -49,6 +49,13 @@ insert into t select g, 'row ' || g from generate_series(1, 5) g; \
 insert into u (b) values ('one'), ('two'); \
 commit;";
 
+/// What a session's startup packet asks for.
+pub(super) type Startup = &'static [(&'static str, &'static str)];
+
+fn started(database: &'static str, startup: Startup) -> Vec<(&'static str, &'static str)> {
+    [&[("user", "app"), ("database", database)], startup].concat()
+}
+
 /// Sent at the end of each script: whatever it left open ends, and its session is looked at.
 fn epilogue() -> Vec<Message> {
     let query = |sql: &str| Message::Query(sql.to_owned());
@@ -139,13 +146,21 @@ impl Pair {
         }
     }
 
-    /// Runs the script on both sides. What is different, if anything is.
-    pub(super) async fn difference(&self, script: &[Message]) -> Option<String> {
+    /// Runs the script on both sides, in sessions that begin with these parameters. What is different,
+    /// if anything is.
+    pub(super) async fn difference(&self, script: &[Message], startup: Startup) -> Option<String> {
         let script = [script, &epilogue()].concat();
         let port = self.cluster.nodes()[0].port;
-        let direct = self.answer(port, "other", &script, None).await;
+        let direct = self
+            .answer(port, &started("other", startup), &script, None)
+            .await;
         let proxied = self
-            .answer(self.proxy.port, "app", &script, Some(&direct))
+            .answer(
+                self.proxy.port,
+                &started("app", startup),
+                &script,
+                Some(&direct),
+            )
             .await;
         if script.iter().any(Message::may_write) {
             self.reset().await;
@@ -157,6 +172,7 @@ impl Pair {
     pub(super) async fn shortened(
         &self,
         mut script: Vec<Message>,
+        startup: Startup,
         mut difference: String,
     ) -> (Vec<Message>, String) {
         let mut size = script.len() / 2;
@@ -165,7 +181,7 @@ impl Pair {
             while at < script.len() {
                 let mut shorter = script.clone();
                 shorter.drain(at..(at + size).min(script.len()));
-                match self.difference(&shorter).await {
+                match self.difference(&shorter, startup).await {
                     Some(found) => (script, difference) = (shorter, found),
                     None => at += size,
                 }
@@ -179,12 +195,11 @@ impl Pair {
     async fn answer(
         &self,
         port: u16,
-        database: &str,
+        parameters: &[(&str, &str)],
         script: &[Message],
         like: Option<&Answer>,
     ) -> Answer {
-        let parameters = [("user", "app"), ("database", database)];
-        let mut raw = Raw::connect_with(port, 196_608, &parameters).await.unwrap();
+        let mut raw = Raw::connect_with(port, 196_608, parameters).await.unwrap();
         let mut answer = Answer {
             frames: Vec::new(),
             waits: Vec::new(),

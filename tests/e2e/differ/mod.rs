@@ -9,7 +9,7 @@ mod compare;
 mod known;
 mod script;
 
-use compare::Pair;
+use compare::{Pair, Startup};
 use script::Message;
 
 use crate::support::run;
@@ -31,16 +31,18 @@ async fn few() {
     let pair = Pair::start().await;
     let mut different = Vec::new();
     for (what, script) in known::mended() {
-        if let Some(difference) = pair.difference(&script).await {
+        if let Some(difference) = pair.difference(&script, &[]).await {
             println!("{what}:\n{difference}");
             different.push(what.to_owned());
         }
     }
     for (i, script) in known::sessions().into_iter().enumerate() {
-        different.extend(shown(&pair, format!("session {i}"), script).await);
+        let what = format!("session {i}");
+        different.extend(shown(&pair, what.clone(), script.clone(), &[]).await);
+        different.extend(shown(&pair, what + " that asked for much", script, ASKED).await);
     }
     for seed in 0..FEW {
-        different.extend(shown(&pair, format!("seed {seed}"), script::script(seed)).await);
+        different.extend(random(&pair, seed).await);
     }
     assert!(different.is_empty(), "scripts that differ: {different:?}");
 }
@@ -56,7 +58,7 @@ fn many(range: &str) {
             if seed.is_multiple_of(100) {
                 println!("at seed {seed}");
             }
-            different.extend(shown(&pair, format!("seed {seed}"), script::script(seed)).await);
+            different.extend(random(&pair, seed).await);
             if different.len() >= ENOUGH {
                 break;
             }
@@ -70,11 +72,33 @@ fn many(range: &str) {
         .block_on(run);
 }
 
+/// What a startup packet may ask for, in all its ways.
+const ASKED: Startup = &[
+    ("TimeZone", "Asia/Kolkata"),
+    ("DateStyle", "German, DMY"),
+    ("search_path", "public, \"$user\", Other"),
+    ("application_name", "differ"),
+    (
+        "options",
+        "-c work_mem=7MB -c intervalstyle=iso_8601 -c app.x=asked",
+    ),
+];
+
+async fn random(pair: &Pair, seed: u64) -> Option<String> {
+    let startup = if seed.is_multiple_of(3) { ASKED } else { &[] };
+    shown(pair, format!("seed {seed}"), script::script(seed), startup).await
+}
+
 /// Runs a script on both sides. If they differ the shortest script that does is shown, and `what`
 /// it is returned.
-async fn shown(pair: &Pair, what: String, script: Vec<Message>) -> Option<String> {
-    let difference = pair.difference(&script).await?;
-    let (script, difference) = pair.shortened(script, difference).await;
+async fn shown(
+    pair: &Pair,
+    what: String,
+    script: Vec<Message>,
+    startup: Startup,
+) -> Option<String> {
+    let difference = pair.difference(&script, startup).await?;
+    let (script, difference) = pair.shortened(script, startup, difference).await;
     println!("{what}:");
     for message in &script {
         println!("    {message}");
