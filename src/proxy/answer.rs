@@ -141,7 +141,9 @@ fn put_back(task: &mut Task, resets: &[Reset]) -> bool {
         && task.replica.is_none()
         && task.session.pins.is_empty()
         && !task.session.suspect
-        && task.session.settings.current() == task.session.settings.base();
+        && task.session.settings.current() == task.session.settings.base()
+        // SET ROLE NONE isn't RESET ROLE where the startup packet asked for a role.
+        && !(resets.contains(&Reset::Set) && task.session.settings.base().changes_identity());
     if !untouched {
         return false;
     }

@@ -419,7 +419,12 @@ impl Reader<'_> {
     /// only modes and reads may follow.
     fn begins(&mut self, modes: Begin, rest: &[Effect]) {
         if self.replay.is_some() {
-            self.demand.needs = Needs::Primary;
+            // Within a transaction it only warns, but for its modes.
+            if modes.read_only == Some(false) || modes.isolation.is_some() || !rest.is_empty() {
+                self.demand.needs = Needs::Primary;
+            } else {
+                self.server();
+            }
             return;
         }
         let merged = rest.iter().try_fold(modes, |modes, effect| match effect {
@@ -557,7 +562,8 @@ mod tests {
             ("reset work_mem", Repeatable, 1),
             ("set work_mem to default", Repeatable, 1),
             ("fetch c", Server, 0),
-            ("begin", Primary, 0),
+            ("begin", Server, 0),
+            ("begin read write", Primary, 0),
             ("discard plans", Server, 0),
             ("insert into t values (1)", Write, 0),
             ("create table t (a int)", Write, 0),

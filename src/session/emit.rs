@@ -381,6 +381,7 @@ pub fn oversize(head: &[u8], session: &mut Session, sink: &mut Sink<'_>) -> Opti
         passing_on: header.len,
     };
     match header.tag {
+        tag::QUERY if sql::prepares(body, session.lexing) => return None,
         tag::QUERY | tag::FUNCTION_CALL => simple_sent(header.tag == tag::QUERY, session, sink),
         tag::PARSE => {
             if body.first() != Some(&0) {

@@ -136,6 +136,7 @@ impl Settings {
         let mut sql = String::new();
         for (name, value) in &self.entries {
             let resets = match of {
+                Some(SESSION_AUTHORIZATION) if &**name == ROLE => true,
                 Some(of) => **name == *of,
                 None => whole || !is_identity(name),
             };
@@ -163,9 +164,9 @@ impl Settings {
 
     /// With `name` set, or as it was in `base`.
     #[must_use]
-    pub fn with(&self, base: &Self, name: &str, value: &SettingValue) -> Self {
+    pub fn with(&self, base: &Self, name: &str, to: &SettingValue) -> Self {
         let mut changed = self.clone();
-        let value = match value {
+        let value = match to {
             SettingValue::Default => base.get(name).cloned(),
             SettingValue::Sql(sql) => Some(self.value(name, sql)),
         };
@@ -175,7 +176,10 @@ impl Settings {
         }
         // SET SESSION AUTHORIZATION also resets the role (PostgreSQL manual, "SET SESSION AUTHORIZATION").
         if name == SESSION_AUTHORIZATION {
-            changed.entries.retain(|(known, _)| &**known != ROLE);
+            match base.get(ROLE).filter(|_| *to == SettingValue::Default) {
+                Some(role) => changed.insert(ROLE.into(), role.clone()),
+                None => changed.entries.retain(|(known, _)| &**known != ROLE),
+            }
         }
         changed
     }

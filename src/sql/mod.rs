@@ -27,6 +27,6 @@ pub use effects::{Bound, MOST_NAMES, Untold, effects, effects_bound, sets_only_l
 pub use explain::{Explanation, explain};
 pub use fingerprint::Fingerprint;
 pub use hint::hint;
-pub use reset::{Reset, resets, sets_or_resets};
+pub use reset::{Reset, prepares, resets, sets_or_resets};
 pub use tables::Tables;
 pub use utility::utility;

@@ -44,6 +44,13 @@ pub fn sets_or_resets(statement: &[u8], lexing: Lexing) -> bool {
     at.one_of(&["discard", "reset", "set"]).is_some()
 }
 
+/// A text that begins like this prepares a statement by name.
+#[must_use]
+pub fn prepares(head: &[u8], lexing: Lexing) -> bool {
+    let at = &mut Cursor::new(head, lexing);
+    at.word("prepare")
+}
+
 /// The statement, if it is one of these.
 pub(super) fn reset(statement: &[u8], lexing: Lexing) -> Option<Reset> {
     let at = &mut Cursor::new(statement, lexing);

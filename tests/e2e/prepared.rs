@@ -396,3 +396,20 @@ fn sessions_whose_names_mean_other_tables_share_no_statement() {
         }
     });
 }
+
+#[test]
+fn a_named_statement_that_is_too_long_to_be_kept_is_refused() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "").await;
+        let filler = "x".repeat(2 << 20);
+        let sql = format!("select '{filler}'");
+        for messages in [
+            [parse("s", &sql), sync()].concat(),
+            query(&format!("prepare s as {sql}")),
+        ] {
+            let mut raw = Raw::connect(proxy.port).await;
+            raw.send(&messages).await;
+            assert_eq!(raw.frame().await.field('C'), "54000");
+        }
+    });
+}

@@ -39,7 +39,10 @@ async fn few() {
     for (i, script) in known::sessions().into_iter().enumerate() {
         let what = format!("session {i}");
         different.extend(shown(&pair, what.clone(), script.clone(), &[]).await);
-        different.extend(shown(&pair, what + " that asked for much", script, ASKED).await);
+        for (asked, startup) in [("much", ASKED), ("a role", ROLE)] {
+            let what = format!("{what} that asked for {asked}");
+            different.extend(shown(&pair, what, script.clone(), startup).await);
+        }
     }
     for seed in 0..FEW {
         different.extend(random(&pair, seed).await);
@@ -83,6 +86,8 @@ const ASKED: Startup = &[
         "-c work_mem=7MB -c intervalstyle=iso_8601 -c app.x=asked",
     ),
 ];
+
+const ROLE: Startup = &[("options", "-c role=reader")];
 
 async fn random(pair: &Pair, seed: u64) -> Option<String> {
     let startup = if seed.is_multiple_of(3) { ASKED } else { &[] };
