@@ -63,8 +63,11 @@ impl Expected {
     /// packet asked for; it will be.
     pub fn restores(&mut self, base: &Settings) -> Vec<(usize, String)> {
         self.restored = true;
-        let restore = |(at, effect): &(usize, Effect)| Some((*at, base.restore(effect)?));
-        self.waiting.iter().filter_map(restore).collect()
+        let restore = |(at, effect): &(usize, Effect)| {
+            let at = *at;
+            base.restore(effect).into_iter().map(move |sql| (at, sql))
+        };
+        self.waiting.iter().flat_map(restore).collect()
     }
 
     /// Notes the effects of a simple Query. A text that can't be read makes the session suspect.
@@ -266,7 +269,7 @@ fn apply(
     backend: &mut Backend,
 ) {
     // The server goes back to its own default, the session to its startup packet's.
-    if !restored && session.settings.base().restore(effect).is_some() {
+    if !restored && !session.settings.base().restore(effect).is_empty() {
         backend.settings = None;
         session.suspect = true;
     }

@@ -193,15 +193,38 @@ impl Sink<'_> {
 
     /// Makes what `name` means on the connection what it means in the session.
     fn bring(&mut self, name: &[u8], wanted: Option<&Named>, form: Form, session: &Session) {
+        if self.lacks(name, wanted)
+            && let Some(named) = wanted
+        {
+            self.make_room(name);
+            self.brought(name, named, form, session);
+        }
+    }
+
+    /// The name isn't there with this meaning, nor with another.
+    fn lacks(&mut self, name: &[u8], wanted: Option<&Named>) -> bool {
         match self.backend.prepared.presence(name, wanted) {
-            Presence::Same => return,
+            Presence::Same => {
+                self.backend.prepared.keep(name, self.prepared_limit);
+                return false;
+            }
             Presence::Absent => {}
             Presence::Other => {
                 self.hidden_close(name);
                 self.backend.prepared.unname(name);
             }
         }
-        let Some(named) = wanted else { return };
+        true
+    }
+
+    fn make_room(&mut self, name: &[u8]) {
+        for evicted in self.backend.prepared.make_room(name, self.prepared_limit) {
+            self.hidden_close(&evicted);
+        }
+    }
+
+    /// Prepares `named` under this name, which isn't taken.
+    fn brought(&mut self, name: &[u8], named: &Named, form: Form, session: &Session) {
         if form == Form::Simple && named.reading().differs(&session.settings) {
             self.as_read(named.reading(), session, |sink| {
                 sink.prepare(name, named, form);
@@ -209,13 +232,9 @@ impl Sink<'_> {
         } else {
             self.prepare(name, named, form);
         }
-        let limit = self.prepared_limit;
-        if let Some(evicted) = self.backend.prepared.name(name, named.clone(), limit) {
-            self.hidden_close(&evicted);
-        }
+        self.backend.prepared.name(name, named.clone());
     }
 
-    /// Prepares `named` under this name.
     fn prepare(&mut self, name: &[u8], named: &Named, form: Form) {
         match (named, form) {
             (Named::Protocol(statement), _) => {
@@ -260,26 +279,24 @@ impl Sink<'_> {
             {
                 let name = name.as_bytes();
                 self.bring(name, session.meaning(name), form, session);
-                if let Effect::Prepare { .. } = effect
-                    && let limit = self.prepared_limit
-                    && let Some(evicted) = self.backend.prepared.make_room(name, limit)
-                {
-                    self.hidden_close(&evicted);
+                if let Effect::Prepare { .. } = effect {
+                    self.make_room(name);
                 }
             }
         }
     }
 
-    /// Brings all names that were prepared by SQL.
+    /// Brings all names that were prepared by SQL, however many.
     fn bring_sql(&mut self, session: &Session, form: Form) {
         for (name, named) in session.all_names() {
-            if named.prepare().is_some() {
-                self.bring(name, Some(named), form, session);
+            if named.prepare().is_some() && self.lacks(name, Some(named)) {
+                self.brought(name, named, form, session);
             }
         }
     }
 
-    /// Makes the connection's prepared statements those of the session, no more and no less.
+    /// Makes the connection's prepared statements those of the session, no more and no less: all of
+    /// them, whatever the limit.
     pub fn bring_all(&mut self, session: &Session, form: Form) {
         let prepared = &mut self.backend.prepared;
         let unwanted: Vec<Box<[u8]>> = prepared
@@ -296,7 +313,9 @@ impl Sink<'_> {
             self.hidden_close(server_name(id).as_bytes());
         }
         for (name, named) in session.all_names() {
-            self.bring(name, Some(named), form, session);
+            if self.lacks(name, Some(named)) {
+                self.brought(name, named, form, session);
+            }
         }
     }
 
@@ -348,8 +367,13 @@ pub fn simple(frame: &[u8], session: &mut Session, sink: &mut Sink<'_>) {
 }
 
 /// Writes a simple Query of one statement that has no rows and resets what the startup packet set.
-/// `restore` sets that again, unseen, before anything is reported of it.
-pub fn restoring(text: &[u8], restore: &str, session: &mut Session, sink: &mut Sink<'_>) {
+/// `restores` set that again, unseen, before anything is reported of it.
+pub fn restoring(
+    text: &[u8],
+    restores: &[(usize, String)],
+    session: &mut Session,
+    sink: &mut Sink<'_>,
+) {
     write::parse(sink.out, b"", text, &[0; 2]);
     sink.replies.sent_hidden(Owed::Parse);
     write::bind_head(sink.out, b"", b"", NOTHING_BOUND.len());
@@ -357,7 +381,9 @@ pub fn restoring(text: &[u8], restore: &str, session: &mut Session, sink: &mut S
     sink.replies.sent_hidden(Owed::Bind);
     write::execute(sink.out, b"");
     sink.replies.sent(Owed::Execute);
-    sink.hidden_unnamed(restore.as_bytes(), &[0; 2], &NOTHING_BOUND, Owed::Execute);
+    for (_, restore) in restores {
+        sink.hidden_unnamed(restore.as_bytes(), &[0; 2], &NOTHING_BOUND, Owed::Execute);
+    }
     write::sync(sink.out);
     sink.replies.sent(Owed::Sync);
     session.unnamed.drop_now();
@@ -496,7 +522,7 @@ pub fn extended(
             raw(header.tag, frame, sink);
         }
         if header.tag == tag::EXECUTE {
-            if let Some((_, restore)) = restores.iter().find(|(at, _)| *at == executed) {
+            for (_, restore) in restores.iter().filter(|(at, _)| *at == executed) {
                 sink.hidden_aside(restore.as_bytes());
             }
             executed += 1;

@@ -264,8 +264,8 @@ impl Names {
     /// All but those that the server hasn't acknowledged.
     pub fn settled(&self) -> impl Iterator<Item = (&[u8], &Named)> {
         let pending = self.journal.get(self.confirmed..).unwrap_or_default();
-        self.iter()
-            .filter(|(name, _)| !pending.iter().any(|(changed, _)| **changed == **name))
+        let pending: HashSet<&[u8]> = pending.iter().map(|(changed, _)| &**changed).collect();
+        self.iter().filter(move |(name, _)| !pending.contains(name))
     }
 
     /// All of them.
@@ -312,16 +312,15 @@ impl Names {
     /// DEALLOCATE ALL or DISCARD ALL. What is prepared behind it stays.
     pub fn clear(&mut self) {
         let pending = self.journal.get_mut(self.confirmed..).unwrap_or_default();
-        let stays = |name: &[u8]| pending.iter().any(|(changed, _)| **changed == *name);
-        self.dropped
-            .extend(self.names.extract_if(|name, _| !stays(name)));
-        for at in 0..pending.len() {
-            if let (earlier, [(name, before), ..]) = pending.split_at_mut(at)
-                && !earlier.iter().any(|(changed, _)| changed == name)
-            {
+        let mut stays: HashSet<&[u8]> = HashSet::new();
+        for (name, before) in pending {
+            // The first change found what is dropped now.
+            if stays.insert(name) {
                 *before = None;
             }
         }
+        self.dropped
+            .extend(self.names.extract_if(|name, _| !stays.contains(&**name)));
     }
 
     /// DEALLOCATE of one name; whether it was known.
@@ -343,7 +342,7 @@ pub struct OnServer {
     /// Sessions' own names that are there, and what they mean; `None`: it can't be told.
     named: HashMap<Box<[u8]>, Option<Named>, foldhash::fast::RandomState>,
     /// Those made since the last [`OnServer::settled`].
-    recently_named: Vec<Box<[u8]>>,
+    recently_named: HashSet<Box<[u8]>, foldhash::fast::RandomState>,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -351,6 +350,9 @@ struct Recent {
     id: u64,
     parsed: bool,
 }
+
+/// A look at all of a session's statements may have brought far more than the limit.
+const EVICTED_AT_ONCE: usize = 16;
 
 /// A session's own name on a server connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -431,27 +433,35 @@ impl OnServer {
         }
     }
 
-    /// `name` is there now, meaning `named`; a name to close for it when more than `limit` would be.
-    pub fn name(&mut self, name: &[u8], named: Named, limit: usize) -> Option<Box<[u8]>> {
+    /// `name` is there now, meaning `named`.
+    pub fn name(&mut self, name: &[u8], named: Named) {
         let name = told_apart(name);
-        let evicted = self.make_room(name, limit);
         self.named.insert(name.into(), Some(named));
-        self.recently_named.push(name.into());
-        evicted
+        self.recently_named.insert(name.into());
     }
 
-    /// `name` is to be made: a name to close for it when more than `limit` would be there.
-    pub fn make_room(&mut self, name: &[u8], limit: usize) -> Option<Box<[u8]>> {
-        if self.named.len() < limit.max(1) || self.named.contains_key(told_apart(name)) {
-            return None;
+    /// `name`, which is there, is rested on: no room is made by closing it.
+    pub fn keep(&mut self, name: &[u8], limit: usize) {
+        if self.named.len() >= limit.max(1) {
+            self.recently_named.insert(told_apart(name).into());
         }
-        let mut names = self.named.keys();
-        let evicted = names
-            .find(|name| !self.recently_named.contains(name))
-            .cloned()?;
-        self.named.remove(&evicted);
-        self.recently_named.push(evicted.clone());
-        Some(evicted)
+    }
+
+    /// `name` is to be made: names to close for it when more than `limit` would be there. Few at a
+    /// time, and none that the request itself rests on.
+    pub fn make_room(&mut self, name: &[u8], limit: usize) -> Vec<Box<[u8]>> {
+        if self.named.len() < limit.max(1) || self.named.contains_key(told_apart(name)) {
+            return Vec::new();
+        }
+        let excess = self.named.len() + 1 - limit.max(1);
+        let old = self.named.keys();
+        let old = old.filter(|name| !self.recently_named.contains(*name));
+        let evicted: Vec<Box<[u8]>> = old.take(excess.min(EVICTED_AT_ONCE)).cloned().collect();
+        for name in &evicted {
+            self.named.remove(name);
+            self.recently_named.insert(name.clone());
+        }
+        evicted
     }
 
     /// The statement is to be parsed again.
@@ -465,7 +475,7 @@ impl OnServer {
     pub fn doubt(&mut self, name: &[u8]) {
         let name = told_apart(name);
         self.named.insert(name.into(), None);
-        self.recently_named.push(name.into());
+        self.recently_named.insert(name.into());
     }
 
     /// A PREPARE of `name` was carried out.
@@ -477,7 +487,7 @@ impl OnServer {
     pub fn unname(&mut self, name: &[u8]) {
         let name = told_apart(name);
         if self.named.remove(name).is_some() {
-            self.recently_named.push(name.into());
+            self.recently_named.insert(name.into());
         }
         if let Some(id) = own_id(name)
             && (self.used.remove(&id).is_some() | self.unsure.remove(&id))
@@ -523,7 +533,7 @@ impl OnServer {
             self.used.remove(&id);
             self.unsure.insert(id);
         }
-        for name in self.recently_named.drain(..) {
+        for name in self.recently_named.drain() {
             self.named.insert(name, None);
         }
     }
@@ -679,12 +689,13 @@ mod tests {
         let b = from_sql(b"prepare a as select 2", 13);
         assert_eq!(a.text(), b"select 1");
         assert_eq!(on.presence(b"a", Some(&a)), Presence::Absent);
-        assert_eq!(on.name(b"a", a.clone(), 1), None);
+        on.name(b"a", a.clone());
         on.settled();
         assert_eq!(on.presence(b"a", Some(&same)), Presence::Same);
         assert_eq!(on.presence(b"a", Some(&b)), Presence::Other);
         assert_eq!(on.presence(b"a", None), Presence::Other);
-        assert_eq!(on.name(b"b", b, 1).as_deref(), Some(b"a".as_slice()));
+        assert_eq!(*on.make_room(b"b", 1), [b"a".as_slice().into()]);
+        on.name(b"b", b);
         on.failed();
         assert_eq!(on.presence(b"b", None), Presence::Other);
         on.unname(b"b");
@@ -697,12 +708,35 @@ mod tests {
         for number in 0..9 {
             let name = format!("n{number}");
             let evicted = on.make_room(name.as_bytes(), 3);
-            assert_eq!(evicted.is_some(), number >= 3);
+            assert_eq!(evicted.len(), usize::from(number >= 3));
             on.defined(name.as_bytes(), from_sql(b"prepare n as select 1", 13));
             on.settled();
         }
         assert_eq!(on.names().count(), 3);
-        assert_eq!(on.make_room(b"n8", 3), None);
+        assert!(on.make_room(b"n8", 3).is_empty());
+    }
+
+    #[test]
+    fn what_a_look_at_all_has_brought_is_closed_a_few_at_a_time() {
+        let mut on = OnServer::default();
+        let prepare = |number: u32| from_sql(b"prepare n as select 1", number as usize);
+        for number in 0..10_000 {
+            on.name(format!("n{number}").as_bytes(), prepare(number));
+        }
+        assert!(
+            on.make_room(b"another", 3).is_empty(),
+            "all are of this request"
+        );
+        on.settled();
+        let mut closed = 0;
+        for number in 0..1000 {
+            let name = format!("m{number}");
+            closed += on.make_room(name.as_bytes(), 3).len();
+            on.name(name.as_bytes(), prepare(number));
+            on.settled();
+        }
+        assert_eq!(on.names().count(), 10_000 + 1000 - closed);
+        assert!(on.names().count() <= 3);
     }
 
     #[test]

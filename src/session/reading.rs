@@ -215,7 +215,7 @@ mod tests {
         assert!(
             sql.ends_with(
                 "SET LOCAL \"xmloption\" TO DEFAULT;\
-                 SELECT pg_catalog.set_config('datestyle','DMY',true);\
+                 SET LOCAL \"datestyle\" TO 'DMY';\
                  SET LOCAL \"timezone\" TO 'Asia/Tokyo';"
             ),
             "{sql}"

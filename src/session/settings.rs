@@ -57,6 +57,14 @@ const UNTRACKED: [&str; 4] = [
     "transaction_deferrable",
     "seed",
 ];
+/// Settings whose values are lists of names, each of which SET quotes (`GUC_LIST_QUOTE` in
+/// `src/backend/utils/misc/guc_tables.c`).
+const LISTS_OF_NAMES: [&str; 4] = [
+    "local_preload_libraries",
+    "search_path",
+    "session_preload_libraries",
+    "temp_tablespaces",
+];
 const SESSION_AUTHORIZATION: &str = "session_authorization";
 const ROLE: &str = "role";
 const DATESTYLE: &str = "datestyle";
@@ -119,35 +127,33 @@ impl Settings {
         }
     }
 
-    /// The statement that sets again what this effect resets, if these are what a startup packet asked
+    /// The statements that set again what this effect resets, if these are what a startup packet asked
     /// for: a server connection goes back to its own defaults.
     #[must_use]
-    pub fn restore(&self, effect: &Effect) -> Option<String> {
-        let (of, local) = match effect {
+    pub fn restore(&self, effect: &Effect) -> Vec<String> {
+        let (of, scope) = match effect {
             Effect::Set {
                 name,
                 value: SettingValue::Default,
                 scope,
-            } => (Some(&**name), *scope == Scope::Local),
-            Effect::ResetAll | Effect::DiscardAll => (None, false),
-            _ => return None,
+            } => (Some(&**name), *scope),
+            Effect::ResetAll | Effect::DiscardAll => (None, Scope::Session),
+            _ => return Vec::new(),
         };
         let whole = *effect == Effect::DiscardAll;
-        let mut sql = String::new();
-        for (name, value) in &self.entries {
-            let resets = match of {
-                Some(SESSION_AUTHORIZATION) if &**name == ROLE => true,
-                Some(of) => **name == *of,
-                None => whole || !is_identity(name),
-            };
-            if let (true, Value::Text(value)) = (resets, value) {
-                let before = if sql.is_empty() { "SELECT " } else { "," };
-                let (name, value) = (quoted_literal(name), quoted_literal(value));
-                let _infallible =
-                    write!(sql, "{before}pg_catalog.set_config({name},{value},{local})");
-            }
-        }
-        (!sql.is_empty()).then_some(sql)
+        let resets = |name: &str| match of {
+            Some(SESSION_AUTHORIZATION) if name == ROLE => true,
+            Some(of) => name == of,
+            None => whole || !is_identity(name),
+        };
+        let reset = self.entries.iter().filter(|(name, _)| resets(name));
+        reset
+            .map(|(name, value)| {
+                let mut sql = String::new();
+                set(&mut sql, name, value, scope);
+                sql
+            })
+            .collect()
     }
 
     /// With what a startup packet asked for where nothing is known: something has reset it, and a
@@ -339,14 +345,67 @@ fn set(sql: &mut String, name: &str, value: &Value, scope: Scope) {
         }
         (ROLE, Value::Text(value)) => write!(sql, "{set} ROLE {};", quoted_identifier(value)),
         (_, Value::Sql(value)) => write!(sql, "{set} {} TO {value};", quoted_name(name)),
-        // set_config takes the flat text of list settings, which SET would quote as one element.
-        (_, Value::Text(value)) => write!(
-            sql,
-            "SELECT pg_catalog.set_config({},{},{local});",
-            quoted_literal(name),
-            quoted_literal(value)
-        ),
+        (_, Value::Text(value)) => match as_sql(name, value) {
+            Some(value) => write!(sql, "{set} {} TO {value};", quoted_name(name)),
+            None => write!(
+                sql,
+                "SELECT pg_catalog.set_config({},{},{local});",
+                quoted_literal(name),
+                quoted_literal(value)
+            ),
+        },
     };
+}
+
+/// What SET takes behind TO for this text, which `set_config` would take, too; unlike that, SET needs
+/// no snapshot, which a standby refuses in a SERIALIZABLE transaction. `None`: SHOW would tell it
+/// otherwise.
+fn as_sql(name: &str, value: &str) -> Option<String> {
+    if !LISTS_OF_NAMES.contains(&name) {
+        return Some(quoted_literal(value));
+    }
+    let mut names = Vec::new();
+    let mut rest = value;
+    loop {
+        let (name, behind) = match rest.strip_prefix('"') {
+            Some(quoted) => {
+                let (name, behind) = quoted_list_item(quoted)?;
+                (!is_plain(&name)).then_some((name, behind))?
+            }
+            None => {
+                let (name, behind) = rest.split_at(rest.find(',').unwrap_or(rest.len()));
+                is_plain(name).then(|| (name.to_owned(), behind))?
+            }
+        };
+        names.push(quoted_literal(&name));
+        if behind.is_empty() {
+            return Some(names.join(","));
+        }
+        rest = behind.strip_prefix(", ")?;
+    }
+}
+
+/// A name that isn't quoted where SHOW lists it.
+fn is_plain(name: &str) -> bool {
+    let plain = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || c == b'_';
+    name.bytes().all(plain) && !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit())
+}
+
+/// The item of a list that begins behind a quote, and what stands behind it.
+fn quoted_list_item(text: &str) -> Option<(String, &str)> {
+    let mut item = String::new();
+    let mut rest = text;
+    loop {
+        let (part, behind) = rest.split_once('"')?;
+        item.push_str(part);
+        match behind.strip_prefix('"') {
+            Some(more) => {
+                item.push('"');
+                rest = more;
+            }
+            None => return Some((item, behind)),
+        }
+    }
 }
 
 /// A setting's name, which may have a dot, as SQL.
@@ -624,7 +683,7 @@ mod tests {
         let set = found.with(&Settings::default(), "datestyle", &sql("german"));
         assert_eq!(
             found.statements_to(&set).unwrap(),
-            "SELECT pg_catalog.set_config('datestyle','German, DMY',false);"
+            "SET \"datestyle\" TO 'German, DMY';"
         );
         assert_eq!(
             set.statements_to(&Settings::default()).unwrap(),
@@ -639,12 +698,12 @@ mod tests {
         let both = order.with(&base, "datestyle", &sql("iso"));
         assert_eq!(
             base.statements_to(&both).unwrap(),
-            "SELECT pg_catalog.set_config('datestyle','ISO, DMY',false);"
+            "SET \"datestyle\" TO 'ISO, DMY';"
         );
         // The style is a fresh connection's.
         assert_eq!(
             both.statements_to(&order).unwrap(),
-            "RESET \"datestyle\";SELECT pg_catalog.set_config('datestyle','DMY',false);"
+            "RESET \"datestyle\";SET \"datestyle\" TO 'DMY';"
         );
     }
 
@@ -674,6 +733,30 @@ mod tests {
             both.statements_to(&none).unwrap(),
             "RESET ROLE;RESET \"work_mem\";"
         );
+    }
+
+    #[test]
+    fn lists_of_names_are_taken_apart_and_other_texts_are_not() {
+        for (name, text, sql) in [
+            ("search_path", "a", Some("'a'")),
+            (
+                "search_path",
+                r#"public, "$user", "a "" b", c"#,
+                Some(r#"'public','$user','a " b','c'"#),
+            ),
+            ("search_path", r#""""#, Some("''")),
+            ("search_path", "", None),
+            ("search_path", "a,b", None),
+            ("search_path", "a, B", None),
+            ("search_path", "a, ", None),
+            ("search_path", r#""a""#, None),
+            ("search_path", r#""A"#, None),
+            ("datestyle", "ISO, DMY", Some("'ISO, DMY'")),
+            ("application_name", r"it's \", Some(r"E'it''s \\'")),
+            ("application_name", "", Some("''")),
+        ] {
+            assert_eq!(as_sql(name, text).as_deref(), sql, "{name} {text}");
+        }
     }
 
     #[test]

@@ -395,3 +395,46 @@ fn a_client_that_waits_for_a_hung_replica_can_cancel() {
         cluster.unhang(1).unwrap();
     });
 }
+
+/// What somebody ends by hand ends, in PostgreSQL's words; it isn't run again.
+#[test]
+fn a_terminated_statement_ends_as_it_would_directly() {
+    run(async {
+        let cluster = cluster();
+        let proxy = Proxy::start(cluster, "").await;
+        let owner = proxy.connect("app", "app").await;
+        let t = unique("t");
+        let sql = format!("create table {t} (a int); insert into {t} values (1)");
+        owner.batch_execute(&sql).await.unwrap();
+        let mark = unique("mark");
+        let slow = format!("update {t} set a = a + 1 where pg_sleep(30) is not null /* {mark} */");
+        for (before, sql) in [
+            ("select 1", slow.as_str()),
+            ("begin", slow.as_str()),
+            ("select 1", "select pg_terminate_backend(pg_backend_pid())"),
+        ] {
+            let mut told = Vec::new();
+            for port in [cluster.nodes()[0].port, proxy.port] {
+                let mut raw = Raw::connect(port).await;
+                raw.query(before).await;
+                raw.send(&message::query(sql)).await;
+                if sql == slow {
+                    runs(cluster, &mark).await;
+                    let kill = format!(
+                        "select pg_terminate_backend(pid) from pg_stat_activity \
+                         where query like '%{mark}%' and pid <> pg_backend_pid()"
+                    );
+                    cluster.psql(0, &kill).unwrap();
+                }
+                let mut frames = Vec::new();
+                while let Some(frame) = raw.next().await {
+                    frames.push(frame);
+                }
+                let error = frames.last().unwrap();
+                told.push(['S', 'V', 'C', 'M'].map(|field| error.field(field)));
+            }
+            assert_eq!(told[0], told[1], "{before}; {sql}");
+            assert_eq!(told[1][2], "57P01");
+        }
+    });
+}

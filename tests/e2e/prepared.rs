@@ -413,3 +413,44 @@ fn a_named_statement_that_is_too_long_to_be_kept_is_refused() {
         }
     });
 }
+
+/// Whoever looks at all of their statements sees all of them, however many, also when a server
+/// connection keeps fewer, and keeps nobody else waiting.
+#[test]
+fn thousands_of_statements_are_all_seen() {
+    run(async {
+        const MANY: usize = 3_000;
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 2\nprepared_statements = 50").await;
+        let other = proxy.connect("app", "app").await;
+        let mut clients = JoinSet::new();
+        for _ in 0..2 {
+            let mut raw = Raw::connect(proxy.port).await;
+            clients.spawn(async move {
+                let parses: Vec<u8> = (0..MANY)
+                    .flat_map(|number| parse(&format!("s{number}"), &format!("select {number}")))
+                    .collect();
+                raw.send(&[parses, sync()].concat()).await;
+                raw.until_ready(1).await;
+                for (sql, expected) in [
+                    ("deallocate s7", MANY - 1),
+                    ("deallocate s8", MANY - 2),
+                    ("prepare more as select 1", MANY - 1),
+                ] {
+                    raw.query(sql).await;
+                    let frames = raw
+                        .query("select count(*) from pg_prepared_statements")
+                        .await;
+                    let row = frames.iter().find(|frame| frame.tag == 'D').unwrap();
+                    let expected = expected.to_string();
+                    assert!(row.body.ends_with(expected.as_bytes()), "{row:?}");
+                }
+            });
+        }
+        while !clients.is_empty() {
+            other.batch_execute("select 1").await.unwrap();
+            if let Some(ended) = clients.try_join_next() {
+                ended.unwrap();
+            }
+        }
+    });
+}

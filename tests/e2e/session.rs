@@ -54,6 +54,31 @@ fn settings_stay_with_their_session_on_every_node() {
     });
 }
 
+/// A replica refuses SERIALIZABLE: whoever gets the connection of a session that asked for it must
+/// not hear of that.
+#[test]
+fn a_session_that_wants_serializable_spoils_no_connection_for_others() {
+    run(async {
+        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 1").await;
+        let wants = "set default_transaction_isolation = 'serializable'";
+        for number in 0..4 {
+            let client = proxy.connect("app", "app").await;
+            client.batch_execute(wants).await.unwrap();
+            value(&client, "show work_mem").await;
+            let mut config = proxy.config("app", "app");
+            config.application_name(format!("name {number}"));
+            config.options("-c search_path=a,public -c datestyle=german");
+            let (other, connection) = config.connect(NoTls).await.unwrap();
+            tokio::spawn(connection);
+            let name = value(&other, "select current_setting('application_name')").await;
+            assert_eq!(name, format!("name {number}"));
+            other.batch_execute("reset all").await.unwrap();
+            value(&client, "show work_mem").await;
+            client.batch_execute("reset all").await.unwrap();
+        }
+    });
+}
+
 #[test]
 fn what_code_out_of_sight_resets_goes_back_to_what_the_session_asked_for() {
     run(async {

@@ -1,6 +1,9 @@
 //! How a request ended: answered, refused by a replica, or with its server connection lost.
 
-use std::task::{Context, Poll};
+use std::{
+    task::{Context, Poll},
+    time::Duration,
+};
 
 use tokio::time::{Instant, sleep, timeout_at};
 
@@ -19,7 +22,7 @@ use crate::{
     config::settings::{PinPolicy, PoolMode},
     error::{Fault, Visible},
     metrics::RetryReason,
-    pool::Lease,
+    pool::{Lease, connect::ConnectError},
     protocol::{SqlState, backend::Status, frame::Header, write},
     routing::{Consistency, Reason, Target},
     session::{
@@ -30,6 +33,9 @@ use crate::{
     },
     sql::{Kind, Tables, Traits},
 };
+
+/// So long may a node take to let one in that has just ended a connection.
+const STILL_SERVES: Duration = Duration::from_secs(1);
 
 /// A complete answer, and the connection that it came over.
 #[derive(Debug)]
@@ -357,7 +363,11 @@ impl Task {
             && lost.unwanted == 0
             && !self.entry.is_killed()
             && tries.count < Tries::LIMIT;
-        if again {
+        // Reads go on elsewhere even so: a whole replica may be cleared for maintenance.
+        let by_hand = has_been_terminated(&lost)
+            && !(again && (replica || pure))
+            && self.still_serves(node).await;
+        if again && !by_hand {
             tries.count += 1;
             self.session.rewind();
             if self.move_transaction() {
@@ -378,7 +388,9 @@ impl Task {
                 return Err(Gone::Told);
             }
         }
-        if decided && let Some((sqlstate, message)) = lost.said {
+        if (decided || by_hand)
+            && let Some((sqlstate, message)) = lost.said
+        {
             let error = Visible::fatal(Fault::Client, sqlstate, message);
             return Err(self.farewell(&error, scratch).await);
         }
@@ -448,6 +460,20 @@ impl Task {
         self.answer_error(request, &error, scratch);
         self.flush(scratch).await?;
         Ok(Next::Done)
+    }
+
+    /// The node takes connections: it isn't shutting down, and what ended on it was ended by itself. A
+    /// node that shuts down refuses new ones before it ends those that there are.
+    async fn still_serves(&self, node: NodeId) -> bool {
+        let deadline = Instant::now() + STILL_SERVES;
+        let connected = self.tenant.connect_alone(node, &[], deadline).await;
+        match connected {
+            Ok(_connection) => true,
+            Err(ConnectError::Refused { sqlstate, .. }) => {
+                sqlstate == SqlState::TOO_MANY_CONNECTIONS
+            }
+            Err(_) => false,
+        }
     }
 
     /// Asks the primary that there is next what became of a COMMIT whose answer is lost.
@@ -557,6 +583,12 @@ impl Task {
             End::Flush | End::Open => self.ignoring = true,
         }
     }
+}
+
+/// `pg_terminate_backend`, or the shutdown of the node.
+fn has_been_terminated(lost: &Lost) -> bool {
+    let said = lost.said.as_ref();
+    said.is_some_and(|(sqlstate, _)| *sqlstate == SqlState::ADMIN_SHUTDOWN)
 }
 
 /// The server ended the connection for how long the session's own transaction took, or was idle: its

@@ -596,9 +596,10 @@ impl Task {
                     && self.session.transaction.status() != Status::Failed
                     && sql::sets_or_resets(text, self.session.lexing)
                     && let base = self.session.settings.base()
-                    && let [(_, restore)] = scratch.expected.restores(base).as_slice()
+                    && let restores = scratch.expected.restores(base)
+                    && !restores.is_empty()
                 {
-                    emit::restoring(text, restore, &mut self.session, &mut sink);
+                    emit::restoring(text, &restores, &mut self.session, &mut sink);
                     return Some(whole);
                 }
             }
