@@ -226,6 +226,7 @@ impl Inspect for Fake {
             route: "replica".into(),
             node: Some("pg\"2".into()),
             reason: "read".into(),
+            detail: None,
             tables: vec![sql.to_owned()],
             functions: Vec::new(),
         })

@@ -18,10 +18,22 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+use crate::{config::Settings, net::tls::ServerTls};
+
 /// It was tried and didn't work.
 const FAILED: u8 = 1;
 /// The command line or the configuration is wrong.
 const USAGE: u8 = 2;
+
+/// What is in the files of `[listen.tls]` can be used; else what is wrong, and with which.
+fn tls_files(settings: &Settings) -> Result<(), String> {
+    match &settings.listen.tls {
+        Some(tls) => ServerTls::load(tls)
+            .map(drop)
+            .map_err(|error| format!("[listen.tls]: {error}")),
+        None => Ok(()),
+    }
+}
 
 /// A PostgreSQL proxy that pools connections, splits reads from writes and survives failover.
 #[derive(Debug, Parser)]

@@ -6,7 +6,7 @@ use clap::Args;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 
-use super::{FAILED, USAGE, flags::ConfigArgs, logging, output};
+use super::{FAILED, USAGE, flags::ConfigArgs, logging, output, tls_files};
 use crate::{
     admin::{self, Console},
     config::Settings,
@@ -30,6 +30,10 @@ pub(super) fn run(args: ServeArgs) -> u8 {
             return USAGE;
         }
     };
+    if let Err(problem) = tls_files(&loaded.settings) {
+        output::diagnostics(format_args!("{}: {problem}", args.config.name()));
+        return USAGE;
+    }
     logging::start(&loaded.settings.log);
     for warning in &loaded.warnings {
         tracing::warn!(configuration = args.config.name(), "{warning}");

@@ -85,6 +85,13 @@ mod tests {
         let idle = [(0, 1000), (100, 1000), (60_000, 1000)];
         let woke = [(0, 1000), (60_000, 1000), (60_100, 2000), (60_200, 2000)];
         let table: &[Case<'_>] = &[
+            (
+                "asked before the primary's last sign of life, which wrote nothing since",
+                &[(0, 1000), (100, 9000), (200, 9000), (300, 9000)],
+                1000,
+                290,
+                Some((Some(290), 8000)),
+            ),
             ("nothing is known without a primary", &[], 5, 5, None),
             ("caught up", &busy, 4000, 300, Some((Some(0), 0))),
             (

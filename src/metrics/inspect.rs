@@ -346,6 +346,8 @@ pub struct Explanation {
     pub node: Option<String>,
     /// A routing reason's name.
     pub reason: String,
+    /// The name that made it so, and what is known of it.
+    pub detail: Option<String>,
     /// The relations that the text names.
     pub tables: Vec<String>,
     /// The functions that the text calls.

@@ -57,6 +57,9 @@ const LOAD_TIMEOUT: Duration = Duration::from_secs(60);
 const RETRY: Duration = Duration::from_secs(1);
 /// The longest that becomes.
 const LONGEST_RETRY: Duration = Duration::from_secs(30);
+/// PostgreSQL waits so long for others to leave a database that it is to drop, rename or copy
+/// (`CountOtherDBBackends` in `src/backend/storage/ipc/procarray.c`), and a little longer.
+const ALONE: Duration = Duration::from_secs(6);
 /// Databases whose catalogues are kept; further ones get none.
 const MAX_DATABASES: usize = 1000;
 
@@ -69,6 +72,8 @@ pub struct CatalogueSlot {
     /// DDL reports so far. Whoever changes this or publishes to `current` holds the lock.
     changes: Mutex<u64>,
     used: AtomicBool,
+    /// See [`Monitor::leave_database`].
+    left: AtomicBool,
     wake: Notify,
     /// See [`Catalogues::published`].
     published: Arc<AtomicU64>,
@@ -95,6 +100,7 @@ impl CatalogueSlot {
             generation: AtomicU64::new(0),
             changes: Mutex::new(0),
             used: AtomicBool::new(true),
+            left: AtomicBool::new(false),
             wake: Notify::new(),
             published: Arc::clone(published),
             defaults: AtomicU64::new(0),
@@ -222,6 +228,15 @@ impl Monitor {
         let task = async move { stop.run_until_cancelled(keeper.keep()).await };
         self.tracker.spawn_on(task, &self.runtime);
         Some(slot)
+    }
+
+    /// Somebody needs the database for himself: the connection to it is closed, and none is opened for
+    /// as long as PostgreSQL waits for others to leave, nor before the database is used again.
+    pub fn leave_database(&self, database: &str) {
+        if let Some(slot) = self.catalogues.slots.load().get(database) {
+            slot.left.store(true, Ordering::Relaxed);
+            slot.wake.notify_one();
+        }
     }
 
     /// DDL passed through, for this database: see [`CatalogueSlot::ddl_seen`].
@@ -402,6 +417,19 @@ impl Keeper {
         Instant::now() + RETRY.saturating_mul(longer).min(LONGEST_RETRY)
     }
 
+    fn leave(&mut self) {
+        self.slot.used.store(false, Ordering::Relaxed);
+        self.slot.withdraw();
+        self.loaded = None;
+        self.connection = None;
+    }
+
+    async fn used_again(&self) {
+        while !self.slot.used.load(Ordering::Relaxed) {
+            self.slot.wake.notified().await;
+        }
+    }
+
     /// Waits until there is something to do: `next` has come, DDL was reported and is over, the
     /// primary is another. Cancel safe.
     async fn idle(
@@ -409,19 +437,22 @@ impl Keeper {
         mut primary: tokio::sync::watch::Receiver<super::CurrentPrimary>,
         mut next: Instant,
     ) {
+        if self.slot.left.swap(false, Ordering::Relaxed) {
+            self.leave();
+            sleep_until(Instant::now() + ALONE).await;
+            return self.used_again().await;
+        }
         // Once per poll: the first use after it wakes this task, all others don't.
         if self.slot.used.swap(false, Ordering::Relaxed) {
             self.used_at = Instant::now();
         } else if self.used_at.elapsed() > UNUSED {
-            self.slot.withdraw();
-            self.loaded = None;
-            self.connection = None;
-            while !self.slot.used.load(Ordering::Relaxed) {
-                self.slot.wake.notified().await;
-            }
-            return;
+            self.leave();
+            return self.used_again().await;
         }
         loop {
+            if self.slot.left.load(Ordering::Relaxed) {
+                return;
+            }
             let changes = self.slot.changes_so_far();
             if changes != self.tended {
                 self.tended = changes;

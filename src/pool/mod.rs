@@ -613,8 +613,8 @@ impl Pool {
         }
     }
 
-    /// Closes connections that were idle for too long, and opens up to `min_idle`. To be called now
-    /// and then, on the worker whose shard it is.
+    /// Closes idle connections that are too old, or were idle for too long, and opens up to `min_idle`.
+    /// To be called now and then, on the worker whose shard it is.
     pub async fn tend(&self, worker: usize) {
         let Some(shard) = self.shards.get(worker) else {
             return;
@@ -622,12 +622,16 @@ impl Pool {
         self.shared.cool();
         let limit = self.limits.idle_timeout;
         let mut keep = self.limits.min_idle;
+        let now = Instant::now();
         let _closed = shard.retain(|server, _| {
+            if server.is_old(self.limits.max_lifetime, now) {
+                return false;
+            }
             if keep > 0 {
                 keep -= 1;
                 return true;
             }
-            limit.is_zero() || server.idle_since.elapsed() < limit
+            limit.is_zero() || now.saturating_duration_since(server.idle_since) < limit
         });
         if worker == 0 {
             let mut leases = Vec::new();

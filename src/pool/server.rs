@@ -114,7 +114,12 @@ impl Server {
         }
         let mut cx = Context::from_waker(Waker::noop());
         matches!(self.stream.poll_readable(&mut cx), Poll::Pending)
-            && (max_lifetime.is_zero() || now - self.born < max_lifetime)
+            && !self.is_old(max_lifetime, now)
+    }
+
+    /// Its time is over, if there is a limit.
+    pub(super) fn is_old(&self, max_lifetime: Duration, now: Instant) -> bool {
+        !max_lifetime.is_zero() && now.saturating_duration_since(self.born) >= max_lifetime
     }
 }
 

@@ -281,6 +281,7 @@ impl Inspect for Proxy {
             .to_owned(),
             node: node.map(|node| self.monitor.name(node).to_string()),
             reason: chosen.reason.name().to_owned(),
+            detail: explained.detail,
             tables: explained.tables,
             functions: explained.functions,
         })

@@ -99,8 +99,7 @@ impl Proxy {
             Ok(lease) => Ok(lease),
             // Busy is not dead: waiting for a slot says nothing about the node.
             Err(error @ (AcquireError::Full { .. } | AcquireError::ShareFull { .. })) => {
-                self.metrics(lend.worker).pool_timeout();
-                Err(Refused::Told(full(&error, &self.monitor.name(node))))
+                Err(self.pool_full(lend, node, &error))
             }
             Err(AcquireError::Connect(error)) => {
                 self.connect_failed(node, &error);
@@ -149,8 +148,7 @@ impl Proxy {
                     Some(Err(
                         error @ (AcquireError::Full { .. } | AcquireError::ShareFull { .. }),
                     )) => {
-                        self.metrics(lend.worker).pool_timeout();
-                        return Err(Refused::Told(full(&error, &self.monitor.name(node))));
+                        return Err(self.pool_full(lend, node, &error));
                     }
                     Some(Err(AcquireError::Paused)) => {
                         self.paused(lend).await.map_err(Refused::Told)?;
@@ -254,12 +252,17 @@ impl Proxy {
     }
 
     fn no_primary(&self, hold: &Hold<'_>) -> Visible {
+        let waited = hold.since.elapsed();
+        if self.complaints.is_due(Complaints::CLUSTER) {
+            let held = self.held.load(Ordering::Relaxed);
+            tracing::warn!(?waited, held, "request refused: no primary in time");
+        }
         Visible::error(
             Fault::Node,
             SqlState::CANNOT_CONNECT_NOW,
             format!(
                 "no primary could be reached for {} ms: {}",
-                hold.since.elapsed().as_millis(),
+                waited.as_millis(),
                 self.nodes_now()
             ),
         )
@@ -290,8 +293,18 @@ impl Proxy {
         Ok(())
     }
 
+    fn pool_full(&self, lend: &Lend<'_>, node: NodeId, error: &AcquireError) -> Refused {
+        self.metrics(lend.worker).pool_timeout();
+        let name = self.monitor.name(node);
+        if self.complaints.is_due(node.index()) {
+            let (database, user) = (&lend.tenant.database.name, &lend.tenant.user);
+            tracing::warn!(node = %name, %database, %user, %error, "request refused: pool is full");
+        }
+        Refused::Told(full(error, &name))
+    }
+
     fn connect_failed(&self, node: NodeId, error: &ConnectError) {
-        if self.complaints.is_due(node) {
+        if self.complaints.is_due(node.index()) {
             tracing::warn!(node = %self.monitor.name(node), %error, "no server connection");
         }
         if error.cause() == Cause::Node {
@@ -304,8 +317,8 @@ impl Proxy {
 #[derive(Debug)]
 pub(super) struct Complaints {
     since: Instant,
-    /// By [`NodeId::index`]: the second of the last one, from 1.
-    last: [AtomicU64; MAX_NODES],
+    /// By [`NodeId::index`], and behind them [`Complaints::CLUSTER`]: the second of the last one, from 1.
+    last: [AtomicU64; MAX_NODES + 1],
 }
 
 impl Default for Complaints {
@@ -318,10 +331,13 @@ impl Default for Complaints {
 }
 
 impl Complaints {
-    /// There has been none in this second.
-    fn is_due(&self, node: NodeId) -> bool {
+    /// About no node in particular.
+    const CLUSTER: usize = MAX_NODES;
+
+    /// There has been none about this in this second.
+    fn is_due(&self, about: usize) -> bool {
         let now = self.since.elapsed().as_secs() + 1;
-        let last = self.last.get(node.index());
+        let last = self.last.get(about);
         last.is_none_or(|last| last.swap(now, Ordering::Relaxed) != now)
     }
 }

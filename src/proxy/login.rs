@@ -73,6 +73,8 @@ impl Door {
                     )
                     .hint("listen.max_clients is reached");
                     proxy.metrics(self.worker).login(LoginResult::TooMany);
+                    let (user, database) = (&login.user, &login.database);
+                    tracing::info!(%peer, %user, %database, error = "listen.max_clients is reached", "client not let in");
                     return turn_away(*login, &error).await;
                 };
                 let task = Box::pin(Arc::clone(&self).log_in(*login, peer, deadline)).await;

@@ -226,6 +226,16 @@ impl Proxy {
             .collect()
     }
 
+    /// Somebody needs the database, as the nodes name it, for himself: no connection stays that nobody
+    /// uses.
+    fn leave_database(&self, dbname: &str) {
+        self.monitor.leave_database(dbname);
+        let there = self.all_tenants();
+        for tenant in there.iter().filter(|one| *one.database.dbname == *dbname) {
+            tenant.pools().for_each(crate::pool::Pool::retire);
+        }
+    }
+
     // Routing's surroundings.
 
     fn in_flight(&self, node: NodeId) -> u32 {

@@ -57,6 +57,10 @@ fn mistakes_in_the_configuration_stop_the_start_and_say_where_they_are() {
             &["/nonexistent/"],
         ),
         (
+            "[listen.tls]\ncert = \"/etc/passwd\"\nkey = \"/etc/passwd\"",
+            &["[listen.tls]", "/etc/passwd", "no certificate"],
+        ),
+        (
             "[[user]]\nname = \"two\"\npassword = \"${THERE_IS_NO_SUCH_VARIABLE}\"",
             &["THERE_IS_NO_SUCH_VARIABLE"],
         ),

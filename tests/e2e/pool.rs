@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use tokio::{task::JoinSet, time::Instant};
 
-use crate::support::{Proxy, cluster, run, sqlstate, unique};
+use crate::support::{Proxy, cluster, own_cluster, run, sqlstate, unique};
 
 #[test]
 fn a_full_pool_gives_53300_after_the_timeout_and_serves_again_after() {
@@ -196,5 +196,37 @@ fn idle_connections_are_closed() {
             .simple_query("/* pgsplit: primary */ select 1")
             .await
             .unwrap();
+    });
+}
+
+/// pgsplit's own idle connections keep nobody from dropping, renaming or copying a database.
+#[test]
+fn a_database_that_no_client_uses_can_be_dropped_renamed_and_copied() {
+    run(async {
+        let cluster = own_cluster(1);
+        cluster.psql(0, "alter role app createdb").unwrap();
+        let proxy = Proxy::start(&cluster, "[[database]]\nname = \"*\"").await;
+        let app = proxy.connect("app", "app").await;
+        let visit = async |database: &str| {
+            let visitor = proxy.connect("app", database).await;
+            for sql in ["select 1", "/* pgsplit: primary */ select 1"] {
+                visitor.batch_execute(sql).await.unwrap();
+            }
+        };
+        visit("template1").await;
+        app.batch_execute("create database one").await.unwrap();
+        visit("one").await;
+        app.batch_execute("create database two template one")
+            .await
+            .unwrap();
+        visit("one").await;
+        app.batch_execute("alter database one rename to three")
+            .await
+            .unwrap();
+        for database in ["two", "three"] {
+            visit(database).await;
+            let drop = format!("drop database {database}");
+            app.batch_execute(&drop).await.unwrap();
+        }
     });
 }

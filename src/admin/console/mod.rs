@@ -103,6 +103,7 @@ impl Console {
                             Some(answer.reason),
                             Some(answer.tables.join(", ")),
                             Some(answer.functions.join(", ")),
+                            answer.detail,
                         ]],
                     },
                     tag: "EXPLAIN".to_owned(),
@@ -148,13 +149,14 @@ impl Console {
 
 /// The columns of the rows that the command gives; `None` when it gives no rows.
 fn columns_of(command: &Command) -> Option<Cow<'static, [Column]>> {
-    const EXPLAIN: [Column; 6] = [
+    const EXPLAIN: [Column; 7] = [
         Column("class", Type::Text),
         Column("route", Type::Text),
         Column("node", Type::Text),
         Column("reason", Type::Text),
         Column("tables", Type::Text),
         Column("functions", Type::Text),
+        Column("detail", Type::Text),
     ];
     const OUTCOME: [Column; 1] = [Column("outcome", Type::Text)];
     match command {

@@ -184,7 +184,7 @@ async fn explain_answers_and_refuses() {
     let server = Server::start().await;
     let (status, answer) = server.explain(r#"{"sql": "SELECT 1"}"#).await;
     assert_eq!(status, 200);
-    for key in ["class", "route", "reason", "tables", "functions"] {
+    for key in ["class", "route", "reason", "detail", "tables", "functions"] {
         assert!(answer.get(key).is_some(), "{key}");
     }
     let (status, answer) = server

@@ -12,8 +12,8 @@ use self::{
     findings::{Finding, Severity},
     probe::Report,
 };
-use super::{FAILED, USAGE, block_on, flags::ConfigArgs, output};
-use crate::{config::Settings, monitor::discovery::nodes_now, net};
+use super::{FAILED, USAGE, block_on, flags::ConfigArgs, output, tls_files};
+use crate::{config::Settings, monitor::discovery::nodes_now};
 
 /// Check the configuration, and each node: reachable, role, settings that will hurt
 #[derive(Debug, Args)]
@@ -34,21 +34,19 @@ pub(super) fn run(args: &CheckArgs) -> u8 {
             return USAGE;
         }
     };
+    if let Err(problem) = tls_files(&loaded.settings) {
+        output::diagnostics(format_args!("{}: {problem}", args.config.name()));
+        return USAGE;
+    }
     output::line(format_args!("configuration: ok ({})", args.config.name()));
     for warning in loaded.warnings {
         output::line(Finding::new(Severity::Warning, warning));
     }
     let mut settings = loaded.settings;
-    let mut worst = Severity::Note;
-    if let Some(tls) = &settings.listen.tls
-        && let Err(error) = net::tls::ServerTls::load(tls)
-    {
-        worst = Severity::Error;
-        output::line(Finding::new(worst, format!("[listen.tls]: {error}")));
-    }
     if args.offline {
-        return code(worst);
+        return 0;
     }
+    let mut worst = Severity::Note;
     block_on(async move {
         let timeout = settings.monitor.timeout;
         match nodes_now(&settings.failover, timeout, &settings.nodes).await {

@@ -68,8 +68,12 @@ fn demo(args: &DemoArgs) -> Result<(), Failure> {
         .enable_all()
         .build()
         .map_err(|e| Failure::io("starting a runtime", &e))?;
-    let ended = runtime.block_on(until_stopped(args, &cluster));
+    let mut proxy = None;
+    let ended = runtime.block_on(until_stopped(args, &cluster, &mut proxy));
     output::line("\nStopping …");
+    // The load's connections first: the proxy waits for their transactions.
+    drop(runtime);
+    drop(proxy);
     if args.keep {
         output::line(format_args!(
             "Data, logs and configuration stay in {}",
@@ -81,16 +85,20 @@ fn demo(args: &DemoArgs) -> Result<(), Failure> {
 }
 
 /// Serves, and shows the load if asked to, until a signal or the proxy's end.
-async fn until_stopped(args: &DemoArgs, cluster: &Cluster) -> Result<(), Failure> {
+async fn until_stopped(
+    args: &DemoArgs,
+    cluster: &Cluster,
+    proxy: &mut Option<Proxy>,
+) -> Result<(), Failure> {
     let stop = |e| Failure::io("waiting for signals", &e);
     let mut interrupted = signal(SignalKind::interrupt()).map_err(stop)?;
     let mut terminated = signal(SignalKind::terminate()).map_err(stop)?;
     let mut hung_up = signal(SignalKind::hangup()).map_err(stop)?;
     let serving = async {
-        let mut proxy = Proxy::start(cluster, args).await?;
-        print_guide(args, cluster, &proxy);
+        let proxy = proxy.insert(Proxy::start(cluster, args).await?);
+        print_guide(args, cluster, proxy);
         if args.load {
-            load::run(cluster, &mut proxy).await
+            load::run(cluster, proxy).await
         } else {
             loop {
                 proxy.check()?;

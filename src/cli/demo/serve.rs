@@ -151,10 +151,11 @@ fn configuration(cluster: &Cluster, args: &DemoArgs) -> String {
 }
 
 /// Runs its arguments as a command until its input, a pipe from us, is closed; ends when the
-/// command ends.
+/// command ends, and with it all of its process group: nobody is left who would kill a process that
+/// has that number later.
 const GUARD: &str = "exec 3<&0; \"$@\" </dev/null 3<&- & pid=$!; \
     { read -r _ <&3; kill -TERM $pid; sleep 5; kill -KILL $pid; } 2>/dev/null & \
-    exec 3<&-; wait $pid";
+    exec 3<&-; wait $pid; code=$?; trap '' TERM; kill -TERM 0; exit $code";
 
 const READY_WITHIN: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(20);

@@ -521,6 +521,11 @@ impl Task {
             // Nothing that is known of the catalogue holds while this runs, nor until it is read again.
             self.ddl = self.ddl.with(class.traits);
             self.tenant.database.ddl_seen();
+            if let Some(text) = self.text(request, scratch)
+                && let Some(database) = sql::needs_alone(text, self.session.lexing)
+            {
+                self.proxy.leave_database(&database);
+            }
         }
         self.stance.on_replica = replica;
         if self.session.unsynced {

@@ -149,6 +149,14 @@ async fn connections_that_nobody_needs_are_closed_after_their_time() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_connection_that_is_too_old_is_closed_though_nobody_asks_for_it() {
+    let options = [("pool.idle_timeout", "1h"), ("pool.max_lifetime", "300s")];
+    let (_bed, mut primary) = Bed::start(&options).await;
+    primary.quiet_for(295 * SECOND).await;
+    primary.gone_within(20 * SECOND).await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn connections_are_made_before_they_are_needed_where_that_is_wanted() {
     let options = [("pool.min_idle", "2"), ("pool.idle_timeout", "60s")];
     let (mut bed, mut primary) = Bed::start(&options).await;
