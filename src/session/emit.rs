@@ -225,12 +225,16 @@ impl Sink<'_> {
 
     /// Prepares `named` under this name, which isn't taken.
     fn brought(&mut self, name: &[u8], named: &Named, form: Form, session: &Session) {
-        if form == Form::Simple && named.reading().differs(&session.settings) {
+        if !named.reading().differs(&session.settings) {
+            self.prepare(name, named, form);
+        } else if form == Form::Simple && !session.unsynced {
             self.as_read(named.reading(), session, |sink| {
                 sink.prepare(name, named, form);
             });
         } else {
+            // As in [`Self::ensure`].
             self.prepare(name, named, form);
+            return self.backend.prepared.doubt(name);
         }
         self.backend.prepared.name(name, named.clone());
     }
