@@ -275,6 +275,17 @@ impl Bed {
         End::new(pipe, key, None)
     }
 
+    /// The proxy asks whether the node still serves, and it doesn't.
+    pub(super) async fn shuts_down(&mut self, id: NodeId) {
+        let mut asked = self.dialled(id).await;
+        asked
+            .send(&super::message::fatal(
+                "57P03",
+                "the database system is shutting down",
+            ))
+            .await;
+    }
+
     /// Nobody has dialled the node.
     pub(super) async fn not_dialled(&mut self, id: NodeId) {
         let pipe = timeout(AT_ONCE, self.nodes[id.index()].dialled.recv()).await;

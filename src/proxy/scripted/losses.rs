@@ -133,12 +133,33 @@ async fn a_write_that_the_server_says_it_rolled_back_is_sent_again() {
             .send(&[parsed(), bound(), fatal(sqlstate, "terminating")].concat())
             .await;
         drop(primary);
+        if sqlstate == "57P01" {
+            bed.shuts_down(PG1).await;
+        }
         let mut fresh = bed.server(PG1).await;
         fresh.expect_only(&[&extended(WRITE), &sync()]).await;
         let answer = [parsed(), bound(), done("INSERT 0 1", 'I')].concat();
         fresh.send(&answer).await;
         client.expect_only(&[&answer]).await;
     }
+}
+
+/// Its node serves on: somebody has ended this connection, and means it.
+#[tokio::test(start_paused = true)]
+async fn a_write_that_somebody_ends_is_not_sent_again() {
+    let (mut bed, mut primary) = Bed::start(&[]).await;
+    let mut client = bed.client().await;
+    client.send(&query(WRITE)).await;
+    primary.expect_only(&[&query(WRITE)]).await;
+    primary.send(&fatal("57P01", "terminating")).await;
+    drop(primary);
+    let mut asked = bed.server(PG1).await;
+    let told = client.told().await;
+    assert_eq!(told.what(), ("FATAL", "57P01"), "{told:?}");
+    assert_eq!(told.message, "terminating");
+    client.gone().await;
+    asked.gone().await;
+    bed.not_dialled(PG1).await;
 }
 
 #[tokio::test(start_paused = true)]
@@ -304,6 +325,7 @@ async fn whether_a_commit_was_carried_out_is_not_known() {
         .send(&fatal("57P01", "terminating connection"))
         .await;
     drop(primary);
+    bed.shuts_down(PG1).await;
     let told = client.told().await;
     assert_eq!(told.what(), ("ERROR", "40001"), "{told:?}");
     client.expect_only(&[&ready('I')]).await;

@@ -81,8 +81,9 @@ impl Client {
         self.end.send(bytes).await;
         let mut answer = Vec::new();
         while answer.last().is_none_or(|last: &Vec<u8>| last[0] != b'Z') {
-            // Now and then a read waits a little for a replica.
-            let soon = Duration::from_millis(60);
+            // Now and then a read waits a little for a replica, or a write for a node that doesn't let
+            // it in at once.
+            let soon = Duration::from_millis(160);
             answer.push(self.end.message_within(soon).await);
         }
         answer
@@ -179,10 +180,18 @@ fn serve(
     written: &Arc<Mutex<Vec<u32>>>,
 ) {
     let (endings, written) = (Arc::clone(endings), Arc::clone(written));
+    let shutting_down = Arc::new(Mutex::new(None));
     let serve = move |mut end: End, logged_in: bool| {
-        let ending = endings.lock().unwrap().pop();
         let written = Arc::clone(&written);
+        let shutting_down = Arc::clone(&shutting_down);
+        let refused = *shutting_down.lock().unwrap() == Some(Instant::now());
+        let ending = (!refused).then(|| endings.lock().unwrap().pop()).flatten();
         async move {
+            if refused {
+                end.send(&fatal("57P03", "the database system is shutting down"))
+                    .await;
+                return;
+            }
             if !logged_in {
                 end.log_in().await;
             }
@@ -194,6 +203,7 @@ fn serve(
                 match ending {
                     Some((_, Ending::Before)) if last => return,
                     Some((_, Ending::Told(code))) if last => {
+                        *shutting_down.lock().unwrap() = Some(Instant::now());
                         end.send(&fatal(code, "terminating connection")).await;
                         return;
                     }
