@@ -343,7 +343,9 @@ pub(super) fn words(why: Setback, limit: Duration) -> String {
         limit.as_millis()
     );
     match why {
-        Setback::Busy => format!("transactions on it didn't end {limit}"),
+        Setback::Busy => format!(
+            "transactions on it didn't end {limit} (SHOW CLIENTS tells whose they are, KILL ends one)"
+        ),
         Setback::NotFenced => format!("it couldn't be kept from being written to {limit}"),
         Setback::Behind => format!("the replica didn't catch up {limit}"),
         Setback::NotPromoted => "the replica refused to be promoted".to_owned(),
