@@ -293,6 +293,45 @@ fn writes_are_looked_at_afterwards_only_where_triggers_touch_the_session() {
 }
 
 #[test]
+fn what_surely_advances_no_sequence_is_known() {
+    let catalogue = &catalogues().traps;
+    for (text, surely) in [
+        ("update users set name = 'x' where id = 1", true),
+        (
+            "update only public.users set name = $1 where id in (select id from tags)",
+            true,
+        ),
+        (
+            "delete from users where name = upper('x') returning id",
+            true,
+        ),
+        ("update with_stamping_trigger set at = now()", true),
+        ("update with_counting_trigger set id = 1", false),
+        ("update with_quiet_trigger set id = 1", false),
+        ("update with_stamping_trigger set id = default", false),
+        ("update users set id = nextval('s')", false),
+        ("update users set name = f_stable_dynamic()", false),
+        ("update no_such_table set id = 1", false),
+        ("update v_simple set id = 1", false),
+        ("insert into users (name) values ('x')", false),
+        (
+            "with x as (insert into users (name) values ('x') returning id) update users set id = 1",
+            false,
+        ),
+        ("select nextval('s')", false),
+        (
+            "update users set id = 1; insert into users (name) values ('x')",
+            false,
+        ),
+        ("update users set id = 1; update users set id = 2", true),
+        ("update users set id = 1; select nextval('s')", false),
+    ] {
+        let class = of(text, catalogue);
+        assert_eq!(class.traits.has(Traits::NO_SEQUENCES), surely, "{text}");
+    }
+}
+
+#[test]
 fn what_made_a_function_unsafe_is_told() {
     let catalogue = &catalogues().traps;
     for (text, detail) in [

@@ -159,7 +159,8 @@ fn stricter(a: Class, b: Class) -> Class {
         (Access::Anywhere, Access::Anywhere) => Access::Anywhere,
     };
     let both_pure = a.traits.has(Traits::PURE_READ) && b.traits.has(Traits::PURE_READ);
-    let traits = a.traits.with(b.traits).without(Traits::PURE_READ);
+    let of_all = Traits::PURE_READ.with(Traits::NO_SEQUENCES);
+    let traits = a.traits.with(b.traits).without(of_all);
     Class {
         kind: Kind::Several,
         access,

@@ -208,6 +208,10 @@ impl Traits {
     /// Tells when its transaction began: `now()`, CURRENT_DATE, ….
     pub const TRANSACTION_TIME: Self = Self(1 << 12);
 
+    /// Surely advances no sequence: UPDATE or DELETE of a table without triggers, functions or defaults
+    /// that might.
+    pub const NO_SEQUENCES: Self = Self(1 << 13);
+
     /// No property.
     pub const NONE: Self = Self(0);
 

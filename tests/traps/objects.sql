@@ -68,5 +68,11 @@ CREATE FUNCTION trig_quiet() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT
 CREATE FUNCTION trig_loud() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM set_config('a.b', 'c', false); RETURN NEW; END $$;
 CREATE TABLE with_quiet_trigger (id int);
 CREATE TRIGGER t BEFORE INSERT ON with_quiet_trigger FOR EACH ROW EXECUTE FUNCTION trig_quiet();
+CREATE FUNCTION trig_counts() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id := nextval('s'); RETURN NEW; END $$;
+CREATE TABLE with_counting_trigger (id int);
+CREATE TRIGGER t BEFORE UPDATE ON with_counting_trigger FOR EACH ROW EXECUTE FUNCTION trig_counts();
+CREATE FUNCTION trig_stamps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.at := now(); RETURN NEW; END $$;
+CREATE TABLE with_stamping_trigger (id serial, at timestamptz);
+CREATE TRIGGER t BEFORE UPDATE ON with_stamping_trigger FOR EACH ROW EXECUTE FUNCTION trig_stamps();
 CREATE TABLE with_loud_trigger (id int);
 CREATE TRIGGER t BEFORE INSERT ON with_loud_trigger FOR EACH ROW EXECUTE FUNCTION trig_loud();

@@ -31,7 +31,7 @@ use crate::{
         effects::server_lost,
         request::{End, Request},
     },
-    sql::{Kind, Tables, Traits},
+    sql::{Access, Class, Kind, Tables, Traits},
 };
 
 /// So long may a node take to let one in that has just ended a connection.
@@ -83,10 +83,12 @@ impl Task {
             if !request.class.traits.has(Traits::PURE_READ) || self.session.unsynced {
                 let catalogues = self.session.seen.catalogues();
                 self.proxy.wrote(epoch, node, now, written, catalogues);
-                lease.backend.writer = Some(self.session.number);
-                self.session.wrote_on = Some(lease.link.number());
-                if self.tenant.database.asks_for_sequences() {
-                    self.session.pins.add(Pin::Sequence);
+                if self.session.unsynced || may_advance_sequences(request.class) {
+                    lease.backend.writer = Some(self.session.number);
+                    self.session.wrote_on = Some(lease.link.number());
+                    if self.tenant.database.asks_for_sequences() {
+                        self.session.pins.add(Pin::Sequence);
+                    }
                 }
             }
         }
@@ -583,6 +585,12 @@ impl Task {
             End::Flush | End::Open => self.ignoring = true,
         }
     }
+}
+
+/// What `currval` tells may be another value behind this statement.
+fn may_advance_sequences(class: Class) -> bool {
+    let of_session = class.access == Access::Anywhere && class.traits.has(Traits::EFFECTS);
+    !(of_session || class.traits.has(Traits::NO_SEQUENCES))
 }
 
 /// `pg_terminate_backend`, or the shutdown of the node.

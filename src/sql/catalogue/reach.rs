@@ -224,6 +224,10 @@ impl<'b> Spread<'b> {
         };
         let run = |space| all(space).map(|id| self.reads(id));
         let tables: Vec<Tables> = match reference {
+            // As if sequences were a table: whoever writes to a table hears that a trigger of it may.
+            Reference::Call if [b"nextval".as_slice(), b"setval"].contains(&name) => {
+                vec![Tables::of(b"nextval")]
+            }
             Reference::Call | Reference::Attribute => run(Space::Function).collect(),
             Reference::Operator => run(Space::Operator).collect(),
             Reference::Name if user.writes => run(Space::Type)

@@ -77,7 +77,7 @@ pub(super) fn both(a: Class, b: Class) -> Class {
         (Access::Anywhere, Access::Anywhere) => Access::Anywhere,
     };
     // These hold for the whole only if they hold for each.
-    let lacking = [Traits::PURE_READ, Traits::RESETS]
+    let lacking = [Traits::PURE_READ, Traits::RESETS, Traits::NO_SEQUENCES]
         .into_iter()
         .filter(|&of_all| !(a.traits.has(of_all) && b.traits.has(of_all)));
     Class {

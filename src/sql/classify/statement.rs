@@ -338,13 +338,32 @@ impl Reader<'_, '_> {
             writes.iter().any(|word| tokens.word(at, word)) && !tokens.word(at - 1, "do")
         });
         let returns = has(&["returning"]);
-        let mut name = match tokens.keyword(at) {
+        match tokens.keyword(at) {
             _ if writes_within => return Tables::ALL,
-            Keyword::INSERT if !(returns && has(&["conflict", "select", "table"])) => at + 2,
-            Keyword::UPDATE if !returns => at + 1,
-            Keyword::DELETE if !returns => at + 2,
-            _ if tokens.word(at, "copy") => at + 1,
+            Keyword::INSERT if !(returns && has(&["conflict", "select", "table"])) => {}
+            Keyword::UPDATE | Keyword::DELETE if !returns => {}
+            _ if tokens.word(at, "copy") => {}
             _ => return Tables::ALL,
+        }
+        let Some(target) = self.target(at, catalogue) else {
+            return Tables::ALL;
+        };
+        let written = catalogue.written_by(target);
+        let others = findings.named.with(findings.run);
+        if returns && !written.with(others).within(catalogue.read_by(target)) {
+            // A trigger or a function may have looked elsewhere.
+            return Tables::ALL;
+        }
+        written.with(others)
+    }
+
+    /// The relation that INSERT, UPDATE, DELETE or COPY, of which the first word stands there, writes to,
+    /// if it is known.
+    fn target(&self, at: usize, catalogue: &Catalogue) -> Option<&[u8]> {
+        let tokens = self.tokens;
+        let mut name = match tokens.keyword(at) {
+            Keyword::INSERT | Keyword::DELETE => at + 2,
+            _ => at + 1,
         };
         if tokens.keyword(name) == Keyword::ONLY {
             name += 1;
@@ -353,16 +372,34 @@ impl Reader<'_, '_> {
             name += 2;
         }
         let target = tokens.name(name);
-        if !tokens.is_name(name) || !catalogue.name(target).has(Flags::RELATION) {
-            return Tables::ALL;
-        }
-        let written = catalogue.written_by(target);
-        let others = findings.named.with(findings.run);
-        if returns && !written.with(others).within(catalogue.read_by(target)) {
-            // A trigger or a function may have looked elsewhere.
-            return Tables::ALL;
-        }
-        written.with(others)
+        let known = tokens.is_name(name) && catalogue.name(target).has(Flags::RELATION);
+        known.then_some(target)
+    }
+
+    /// UPDATE or DELETE that runs no function but those that are read-safe, of a table that has no
+    /// triggers, or none that would write elsewhere.
+    fn advances_no_sequence(&self, at: usize, findings: &Findings<'_, '_, '_>) -> bool {
+        let tokens = self.tokens;
+        let (Some(catalogue), None | Some((Why::Write, _))) = (self.catalogue, findings.found)
+        else {
+            return false;
+        };
+        let verb = matches!(tokens.keyword(at), Keyword::UPDATE | Keyword::DELETE);
+        let others = [
+            "default", "nextval", "setval", "insert", "update", "delete", "merge",
+        ];
+        let loose = |at: usize| {
+            let called = tokens.is(at + 1, TokenKind::LeftParen);
+            others.iter().any(|word| tokens.word(at, word))
+                || called && catalogue.name(tokens.name(at)).has(Flags::BAD_FUNCTION)
+        };
+        verb && !(at + 1..tokens.len()).any(loose)
+            && findings.unknown_calls.is_empty()
+            && !findings.run.is_all()
+            && self.target(at, catalogue).is_some_and(|target| {
+                let written = catalogue.written_by(target);
+                !written.is_all() && written.within(catalogue.read_by(target))
+            })
     }
 
     /// What was found, for people: from the tree if there is one, else whatever names of the
@@ -441,6 +478,9 @@ impl Reader<'_, '_> {
             traits = traits.with(Traits::OBSERVE);
         }
         traits = traits.with(self.told_by_names());
+        if self.advances_no_sequence(at, &findings) {
+            traits = traits.with(Traits::NO_SEQUENCES);
+        }
         Reading {
             class: Class {
                 tables: self.written_tables(at, &findings),

@@ -115,8 +115,11 @@ fn traits_tell_what_the_session_must_look_at() {
         ("update through set a = 1", OBSERVE),
         ("insert into ruled values (1)", OBSERVE),
         ("insert into defaults values (1)", OBSERVE),
-        ("update t set a = 1 from u where t.a = u.a", Traits::NONE),
-        ("delete from t", Traits::NONE),
+        (
+            "update t set a = 1 from u where t.a = u.a",
+            Traits::NO_SEQUENCES,
+        ),
+        ("delete from t", Traits::NO_SEQUENCES),
         (
             "merge into t using u on t.a = u.a when matched then delete",
             Traits::NONE,
