@@ -381,6 +381,9 @@ impl Task {
         let begins = begins || unfinished;
         match leaving {
             Leaving::Stays if begins && part == Part::Prepared => Leaving::Leaves,
+            // What is only prepared may be prepared anywhere.
+            Leaving::Cannot if request.work != Work::Runs => Leaving::Stays,
+            Leaving::Stays if begins && request.work != Work::Runs => Leaving::Stays,
             Leaving::Stays if begins => Leaving::Cannot,
             Leaving::Leaves => {
                 tries.primary = Some(if needs == Needs::Time {

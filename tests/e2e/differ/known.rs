@@ -349,6 +349,21 @@ pub(super) fn mended() -> Vec<(&'static str, Vec<Message>)> {
             ],
         ),
         (
+            "what was only parsed was kept from a transaction that can't leave its replica",
+            vec![
+                parse("s", "begin read only"),
+                bind("p", "s", &[]),
+                Execute("p".to_owned(), 50),
+                Sync,
+                parse("r", "commit and chain"),
+                parse("", "begin isolation level repeatable read"),
+                parse("w", "insert into u (b) values ('x')"),
+                describe("w"),
+                Sync,
+                query("rollback"),
+            ],
+        ),
+        (
             "a statement behind a SET in its request was taken for one read as before",
             vec![
                 parse("", "set datestyle to dmy"),
