@@ -25,7 +25,8 @@ use crate::{
         committing::{Committing, Outcome},
         prepared::Named,
         reading::Reading,
-        settings::{Settings, quoted_literal},
+        settings::Settings,
+        spelling::quoted_literal,
     },
     sql::{self, Catalogue, Effect, MOST_NAMES, Untold},
 };

@@ -19,6 +19,7 @@ pub mod replies;
 pub mod request;
 mod savepoints;
 pub mod settings;
+pub mod spelling;
 pub mod transaction;
 pub mod unnamed;
 
