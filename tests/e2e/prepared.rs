@@ -420,7 +420,11 @@ fn a_named_statement_that_is_too_long_to_be_kept_is_refused() {
 fn thousands_of_statements_are_all_seen() {
     run(async {
         const MANY: usize = 3_000;
-        let proxy = Proxy::start(cluster(), "[pool]\nmax_size = 2\nprepared_statements = 50").await;
+        let proxy = Proxy::start(
+            cluster(),
+            "[pool]\nmax_size = 2\nprepared_statements = 50\nacquire_timeout = \"60s\"",
+        )
+        .await;
         let other = proxy.connect("app", "app").await;
         let mut clients = JoinSet::new();
         for _ in 0..2 {

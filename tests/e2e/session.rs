@@ -876,14 +876,18 @@ fn sequence_values_are_the_sessions_own() {
             let error = client.simple_query("select lastval()").await.unwrap_err();
             assert_eq!(sqlstate(&error), "55000");
         }
-        // Only what may advance a sequence binds, and displaces what others have advanced.
+        // Only what may advance a sequence binds; while the catalogue is being read that is any write.
         let pins = || proxy.metric("pgsplit_pins_total", &["reason=\"sequence\""]);
-        let before = pins();
-        for sql in ["begin", "update", "commit", "update"] {
-            let sql = sql.replace("update", &format!("update {t} set a = 2"));
-            client.batch_execute(&sql).await.unwrap();
-        }
-        assert_eq!(pins().total_cmp(&before), std::cmp::Ordering::Equal);
+        eventually("plain updates bind nobody", async || {
+            client.batch_execute("discard sequences").await.unwrap();
+            let before = pins();
+            for sql in ["begin", "update", "commit", "update"] {
+                let sql = sql.replace("update", &format!("update {t} set a = 2"));
+                client.batch_execute(&sql).await.unwrap();
+            }
+            pins().total_cmp(&before).is_eq()
+        })
+        .await;
     });
 }
 

@@ -20,7 +20,7 @@ use crate::{
     error::{Fault, Visible},
     metrics::RetryReason,
     pool::Lease,
-    protocol::{SqlState, backend::Status, write},
+    protocol::{SqlState, backend::Status, frame::Header, write},
     routing::{Reason, Route, Target, Transactions},
     session::{
         Pin, Session, Transaction,
@@ -155,15 +155,7 @@ impl Task {
         let base = scratch.to_client.bytes.len();
         let Some(emitted) = self.emit(request, &mut lease, replica, tries, scratch) else {
             drop(lease);
-            let error = Visible::fatal(
-                Fault::Client,
-                SqlState::PROGRAM_LIMIT_EXCEEDED,
-                "the text of a named prepared statement is too long to be kept",
-            )
-            .hint("prepare it without a name");
-            return Box::pin(self.fail(request, &error, scratch))
-                .await
-                .map(|()| Next::Done);
+            return Err(Box::pin(self.text_too_long(scratch)).await);
         };
         let pure = request.class.traits.has(Traits::PURE_READ);
         let terms = Terms {
@@ -204,6 +196,24 @@ impl Task {
         }
         self.exchange(request, lease, route, exchange, tries, scratch)
             .await
+    }
+
+    /// A statement with a name would have to be kept. The client hears why not once it has sent it all:
+    /// few look for an answer before.
+    async fn text_too_long(&mut self, scratch: &mut Scratch) -> Gone {
+        let error = Visible::fatal(
+            Fault::Client,
+            SqlState::PROGRAM_LIMIT_EXCEEDED,
+            "the text of a named prepared statement is too long to be kept",
+        )
+        .hint("prepare it without a name");
+        self.proxy.metrics(self.worker).error(error.fault);
+        let frame = Header::parse(scratch.client_in.filled()).ok().flatten();
+        let length = frame.map_or(0, |header| header.len);
+        match self.discard(length, scratch).await {
+            Ok(()) => self.farewell(&error, scratch).await,
+            Err(gone) => gone,
+        }
     }
 
     /// The exchange goes on with more of the client's bytes.
