@@ -31,7 +31,7 @@ mod tenant;
 
 use std::{
     borrow::Cow,
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     fmt,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
@@ -90,6 +90,8 @@ pub struct Proxy {
     /// Requests that wait for a primary.
     held: AtomicUsize,
     complaints: lend::Complaints,
+    /// Databases, as the nodes name them, that are left once their last client is gone.
+    leaving: Mutex<HashSet<Box<str>>>,
     connected: AtomicUsize,
     workers: usize,
     reload: Reload,
@@ -119,6 +121,10 @@ const LEAN: Duration = Duration::from_secs(60);
 const WARM_UP: Duration = Duration::from_secs(5);
 /// Databases that a `*` entry may bring to life.
 const DATABASES: usize = 1024;
+/// A server waits so long for others to leave a database (`CountOtherDBBackends` in
+/// `src/backend/storage/ipc/procarray.c`).
+const WAITED_FOR: Duration = Duration::from_secs(5);
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 impl Proxy {
     pub(super) fn settings(&self) -> Guard<Arc<Config>> {
@@ -227,13 +233,41 @@ impl Proxy {
     }
 
     /// Somebody needs the database, as the nodes name it, for himself: no connection stays that nobody
-    /// uses.
-    fn leave_database(&self, dbname: &str) {
+    /// uses. As on a server, clients that are logged in keep it; PostgreSQL waits a little for them.
+    fn leave_database(self: &Arc<Self>, dbname: &str) {
+        let known = self
+            .all_tenants()
+            .iter()
+            .any(|one| *one.database.dbname == *dbname);
+        if !known || self.left(dbname) || !self.leaving().insert(dbname.into()) {
+            return;
+        }
+        let (proxy, dbname) = (Arc::clone(self), Box::<str>::from(dbname));
+        let until = Instant::now() + WAITED_FOR;
+        tokio::spawn(async move {
+            while !proxy.left(&dbname) && Instant::now() < until {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            proxy.leaving().remove(&dbname);
+        });
+    }
+
+    fn leaving(&self) -> MutexGuard<'_, HashSet<Box<str>>> {
+        self.leaving.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Leaves the database unless a client is logged in to it; whether it did.
+    fn left(&self, dbname: &str) -> bool {
+        let is_in_it = |client: &clients::Client| *client.tenant.database.dbname == *dbname;
+        if self.clients.count(is_in_it) > 0 {
+            return false;
+        }
         self.monitor.leave_database(dbname);
         let there = self.all_tenants();
         for tenant in there.iter().filter(|one| *one.database.dbname == *dbname) {
             tenant.pools().for_each(crate::pool::Pool::retire);
         }
+        true
     }
 
     // Routing's surroundings.

@@ -235,9 +235,12 @@ pub(super) async fn look(
     let before = server.backend.settings.take();
     let was_set = |name: &str| before.as_ref().map(|before| before.get(name).is_some());
     let tracked = session.settings.current();
-    // What was reset reads as empty.
+    // What the startup packet asked for reads as empty where it was reset.
+    let base = session.settings.base();
     custom.retain(|(name, value): &(_, Option<Box<str>>)| {
-        value.as_deref().is_some_and(|value| !value.is_empty()) || was_set(name) == Some(true)
+        value.as_deref().is_some_and(|value| !value.is_empty())
+            || was_set(name) == Some(true)
+            || base.get(name).is_none()
     });
     let found = Settings::from_observed(found).reconciled(tracked, custom);
     session.settings.observed(&found);

@@ -237,6 +237,7 @@ impl Proxy {
             written: Default::default(),
             held: AtomicUsize::new(0),
             complaints: Default::default(),
+            leaving: Default::default(),
             connected: AtomicUsize::new(0),
             workers,
             reload,

@@ -213,6 +213,16 @@ fn a_database_that_no_client_uses_can_be_dropped_renamed_and_copied() {
                 visitor.batch_execute(sql).await.unwrap();
             }
         };
+        // One that a client uses is left alone, whoever asks for it.
+        let elsewhere = proxy.connect("app", "other").await;
+        let pid = async || {
+            let sql = "/* pgsplit: primary */ select pg_backend_pid()";
+            app.query_one(sql, &[]).await.unwrap().get::<_, i32>(0)
+        };
+        let before = pid().await;
+        let drop = elsewhere.batch_execute("drop database app").await;
+        assert_eq!(sqlstate(&drop.unwrap_err()), "55006");
+        assert_eq!(pid().await, before);
         visit("template1").await;
         app.batch_execute("create database one").await.unwrap();
         visit("one").await;

@@ -92,6 +92,15 @@ fn what_code_out_of_sight_resets_goes_back_to_what_the_session_asked_for() {
             .await
             .unwrap();
         raw.query("set timezone to 'Europe/Rome'").await;
+        raw.query("set app.tenant to 'mine'").await;
+        let clears = "do $$ begin perform set_config('app.tenant', '', false); end $$";
+        raw.query(&format!("reset timezone; {clears}")).await;
+        let frames = raw
+            .query("select 'is' || current_setting('app.tenant')")
+            .await;
+        let row = frames.iter().find(|frame| frame.tag == 'D').unwrap();
+        assert!(row.body.ends_with(b"\x02is"), "{row:?}");
+        raw.query("set timezone to 'Europe/Rome'").await;
         raw.query("do $$ begin reset timezone; end $$").await;
         let frames = raw.query("show timezone").await;
         let told: Vec<&Frame> = frames.iter().filter(|frame| frame.tag == 'S').collect();
