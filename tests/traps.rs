@@ -308,6 +308,7 @@ fn what_surely_advances_no_sequence_is_known() {
         ("update with_stamping_trigger set at = now()", true),
         ("update with_counting_trigger set id = 1", false),
         ("update with_quiet_trigger set id = 1", false),
+        ("update with_copying_trigger set id = 1", false),
         ("update with_stamping_trigger set id = default", false),
         ("update users set id = nextval('s')", false),
         ("update users set name = f_stable_dynamic()", false),

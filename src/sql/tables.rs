@@ -12,6 +12,9 @@ impl Tables {
     /// Every table: it can't be told which.
     pub const ALL: Self = Self([u64::MAX; 2]);
 
+    /// What stands for all sequences, and for no table.
+    pub(super) const SEQUENCES: Self = Self([1, 0]);
+
     /// One table, by its name as the server folds it.
     #[must_use]
     pub fn of(name: &[u8]) -> Self {
@@ -19,7 +22,8 @@ impl Tables {
         let hash = name.iter().fold(0xcbf2_9ce4_8422_2325_u64, |hash, byte| {
             (hash ^ u64::from(*byte)).wrapping_mul(0x0000_0100_0000_01b3)
         });
-        let bit = 1 << (hash >> 32 & 63);
+        // The first bit is that of the sequences.
+        let bit = 1 << (hash >> 32 & 63).max(1);
         Self(if hash & 1 == 0 { [bit, 0] } else { [0, bit] })
     }
 
@@ -33,6 +37,16 @@ impl Tables {
     #[must_use]
     pub(super) const fn with_untold(self, others: Self) -> Self {
         if others.is_all() { others } else { self }
+    }
+
+    /// The tables among these; all, if it can't be told which.
+    #[must_use]
+    pub(super) const fn without_sequences(self) -> Self {
+        if self.is_all() {
+            self
+        } else {
+            Self([self.0[0] & !Self::SEQUENCES.0[0], self.0[1]])
+        }
     }
 
     /// Some table may be in both.

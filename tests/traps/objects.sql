@@ -71,6 +71,9 @@ CREATE TRIGGER t BEFORE INSERT ON with_quiet_trigger FOR EACH ROW EXECUTE FUNCTI
 CREATE FUNCTION trig_counts() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.id := nextval('s'); RETURN NEW; END $$;
 CREATE TABLE with_counting_trigger (id int);
 CREATE TRIGGER t BEFORE UPDATE ON with_counting_trigger FOR EACH ROW EXECUTE FUNCTION trig_counts();
+CREATE TABLE with_copying_trigger (id serial);
+CREATE FUNCTION trig_copies() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN INSERT INTO with_copying_trigger DEFAULT VALUES; RETURN NEW; END $$;
+CREATE TRIGGER t BEFORE UPDATE ON with_copying_trigger FOR EACH ROW EXECUTE FUNCTION trig_copies();
 CREATE FUNCTION trig_stamps() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.at := now(); RETURN NEW; END $$;
 CREATE TABLE with_stamping_trigger (id serial, at timestamptz);
 CREATE TRIGGER t BEFORE UPDATE ON with_stamping_trigger FOR EACH ROW EXECUTE FUNCTION trig_stamps();

@@ -74,22 +74,31 @@ impl Catalogue {
 
     /// Which tables it reads to read a relation of this name. Of one that isn't known: all.
     pub(super) fn read_by(&self, relation: &[u8]) -> Tables {
-        self.reach.relation(relation).reads
+        self.reach.relation(relation).reads.without_sequences()
     }
 
     /// Which tables it reads or writes to write to a relation of this name, likewise.
     pub(super) fn written_by(&self, relation: &[u8]) -> Tables {
-        self.reach.relation(relation).writes
+        self.reach.relation(relation).writes.without_sequences()
+    }
+
+    /// Writing to a relation of this name may, by its triggers, advance a sequence; its own defaults
+    /// aside.
+    pub(super) fn advances_by(&self, relation: &[u8]) -> bool {
+        self.reach
+            .relation(relation)
+            .writes
+            .meets(Tables::SEQUENCES)
     }
 
     /// Which tables a function, an operator or a type of this name may read or write.
     pub(super) fn run_by(&self, name: &[u8]) -> Tables {
-        self.reach.run(name)
+        self.reach.run(name).without_sequences()
     }
 
     /// Which tables may be read or written by what words imply.
     pub(super) fn implied(&self) -> Tables {
-        self.reach.implied
+        self.reach.implied.without_sequences()
     }
 
     /// What is known of an operator. Operators and other names don't share a spelling.

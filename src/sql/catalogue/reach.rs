@@ -134,7 +134,13 @@ impl<'b> Spread<'b> {
         for (&(space, oid), object) in &builder.objects {
             by_name.entry((space, &*object.name)).or_default().push(oid);
             if space != Space::Relation {
-                reads.insert((space, oid), object.tables);
+                // Defaults of what it writes to may advance sequences.
+                let more = if object.writes {
+                    Tables::SEQUENCES
+                } else {
+                    Tables::NONE
+                };
+                reads.insert((space, oid), object.tables.with(more));
                 continue;
             }
             let head = families.head(oid);
@@ -226,7 +232,7 @@ impl<'b> Spread<'b> {
         let tables: Vec<Tables> = match reference {
             // As if sequences were a table: whoever writes to a table hears that a trigger of it may.
             Reference::Call if [b"nextval".as_slice(), b"setval"].contains(&name) => {
-                vec![Tables::of(b"nextval")]
+                vec![Tables::SEQUENCES]
             }
             Reference::Call | Reference::Attribute => run(Space::Function).collect(),
             Reference::Operator => run(Space::Operator).collect(),

@@ -377,7 +377,7 @@ impl Reader<'_, '_> {
     }
 
     /// UPDATE or DELETE that runs no function but those that are read-safe, of a table that has no
-    /// triggers, or none that would write elsewhere.
+    /// triggers, or none that would write.
     fn advances_no_sequence(&self, at: usize, findings: &Findings<'_, '_, '_>) -> bool {
         let tokens = self.tokens;
         let (Some(catalogue), None | Some((Why::Write, _))) = (self.catalogue, findings.found)
@@ -396,10 +396,9 @@ impl Reader<'_, '_> {
         verb && !(at + 1..tokens.len()).any(loose)
             && findings.unknown_calls.is_empty()
             && !findings.run.is_all()
-            && self.target(at, catalogue).is_some_and(|target| {
-                let written = catalogue.written_by(target);
-                !written.is_all() && written.within(catalogue.read_by(target))
-            })
+            && self
+                .target(at, catalogue)
+                .is_some_and(|target| !catalogue.advances_by(target))
     }
 
     /// What was found, for people: from the tree if there is one, else whatever names of the
